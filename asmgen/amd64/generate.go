@@ -1,0 +1,616 @@
+// Package amd64 writes the AVX2 and AVX-512 kernels.
+//
+// All of them have one shape, and the kinds of element and accumulator differ only in how a vector is widened, folded,
+// divided and rounded:
+//
+//	block:  while n ≥ block: accumulators ← −0 or acc; for each model: fold; divide; round; store
+//	vector: the same for one vector at a time
+//	tail:   the last n mod lanes elements
+//
+// The tail is part of an overlapped last vector, which is computed before anything is stored and stored after everything
+// else: so dst, or acc, may be one of the inputs. Fewer elements than a vector go through a mask (AVX-512), or are gathered
+// into a vector by pieces that overlap (AVX2).
+package amd64
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/mmcloughlin/avo/attr"
+	"github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand" //nolint:revive // the operands are a language of their own
+	"github.com/mmcloughlin/avo/pass"
+	"github.com/mmcloughlin/avo/printer"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// What the kernels share with package kernel.
+const (
+	flagStream  = 1
+	flagDivide  = 2
+	widerStride = 64 << 10 // bytes from a tile's sums to their compensations
+	sliceHeader = 24       // bytes from one model's slice header to the next
+)
+
+// Generate returns the text of kernel_amd64.s.
+func Generate() ([]byte, error) {
+	data = map[string]Mem{}
+	ctx := build.NewContext()
+	ctx.ConstraintExpr("!purego,!noasm")
+	for _, isa := range []isa{avx512, avx2} {
+		for _, k := range kinds {
+			g := &generator{Context: ctx, isa: isa, kind: k, name: k.name()}
+			g.weightedSum()
+			g.accumulate()
+		}
+	}
+	file, err := ctx.Result()
+	if err != nil {
+		return nil, err
+	}
+	if err := pass.Compile.Execute(file); err != nil {
+		return nil, err
+	}
+	text, err := printer.NewGoAsm(printer.Config{
+		Argv: []string{"go", "generate", "./kernel"},
+		Pkg:  "kernel",
+	}).Print(file)
+	if err != nil {
+		return nil, err
+	}
+	return append(bytes.TrimRight(text, "\n"), '\n'), nil
+}
+
+// An isa is an instruction set.
+type isa struct {
+	name  string
+	bytes int // in a vector
+}
+
+var (
+	avx2   = isa{"AVX2", 32}
+	avx512 = isa{"AVX512", 64}
+)
+
+// A generator writes the functions of one kind of element for one instruction set.
+type generator struct {
+	*build.Context
+	isa
+	kind
+	name   string
+	labels int
+
+	dst, acc, n, index reg.Register // index: of the next element of every model
+	negativeZero       reg.VecVirtual
+	constants          map[string]reg.VecVirtual // that a kind keeps in registers
+}
+
+// An accumulator is the registers that hold one vector of accumulators: one, or the two halves of a pair.
+type accumulator []reg.VecVirtual
+
+// A kind is an element type together with its accumulator.
+type kind interface {
+	name() string
+	elementSize() int
+	accumulatorSize() int
+	vectors() int              // accumulators in a block
+	registers() int            // of an accumulator
+	lanes(g *generator) int    // elements in an accumulator
+	rawBytes(g *generator) int // of those elements in memory
+	prepare(g *generator)      // constants that stay in registers
+	fold(g *generator, a accumulator, weight reg.VecVirtual, x Op)
+	divide(g *generator, a accumulator, divisor reg.VecVirtual)
+	load(g *generator, a accumulator, acc Mem)
+	save(g *generator, a accumulator, acc Mem)
+	round(g *generator, a accumulator) reg.VecVirtual // to the elements, in rawBytes
+}
+
+func (g *generator) vec() reg.VecVirtual {
+	if g.isa == avx512 {
+		return g.ZMM()
+	}
+	return g.YMM()
+}
+
+// raw returns the register, or the part of v, that holds a vector of elements.
+func (g *generator) raw(v reg.Vec) reg.Register {
+	switch g.rawBytes(g) {
+	case 16:
+		return v.AsX()
+	case 32:
+		return v.AsY()
+	}
+	return v.AsZ()
+}
+
+func (g *generator) label(name string) string {
+	g.labels++
+	return fmt.Sprintf("%s%d", name, g.labels)
+}
+
+func (g *generator) accumulators(n int) []accumulator {
+	as := make([]accumulator, n)
+	for i := range as {
+		for range g.registers() {
+			as[i] = append(as[i], g.vec())
+		}
+	}
+	return as
+}
+
+// clear sets accumulators to −0 and the compensations of pairs to 0.
+func (g *generator) clear(as []accumulator) {
+	for _, a := range as {
+		for j, r := range a {
+			if _, pair := g.kind.(float64Wider); pair && j == 1 {
+				g.zero(r)
+			} else {
+				g.VMOVAPS(g.negativeZero, r)
+			}
+		}
+	}
+}
+
+func (g *generator) zero(r reg.VecVirtual) {
+	if g.isa == avx512 {
+		g.VPXORD(r, r, r)
+	} else {
+		g.VXORPS(r, r, r)
+	}
+}
+
+// broadcast fills v with a weight or a divisor in memory, in the accumulator format.
+func (g *generator) broadcast(m Mem, v reg.VecVirtual) {
+	if g.accumulatorSize() == 8 {
+		g.VBROADCASTSD(m, v)
+	} else {
+		g.VBROADCASTSS(m, v)
+	}
+}
+
+// start sets accumulators to acc[i…] if there are any to continue from, else to −0.
+func (g *generator) start(as []accumulator, acc reg.Register) {
+	fresh, done := g.label("fresh"), g.label("started")
+	g.CMPQ(g.param("acc"), Imm(0))
+	g.JEQ(LabelRef(fresh))
+	g.loadAll(as, acc)
+	g.JMP(LabelRef(done))
+	g.Label(fresh)
+	g.clear(as)
+	g.Label(done)
+}
+
+func (g *generator) loadAll(as []accumulator, acc reg.Register) {
+	for i, a := range as {
+		g.load(g, a, Mem{Base: acc, Disp: i * g.lanes(g) * g.accumulatorSize()})
+	}
+}
+
+func (g *generator) saveAll(as []accumulator, acc reg.Register) {
+	for i, a := range as {
+		g.save(g, a, Mem{Base: acc, Disp: i * g.lanes(g) * g.accumulatorSize()})
+	}
+}
+
+func (g *generator) param(name string) Mem {
+	component, err := g.Param(name).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return component.Addr
+}
+
+// foldModels is:
+//
+//	for k := range models { for each a: a = fma(w[k], x[k][index…], a) }
+//
+// where fold is given the data pointer of the k-th model and the broadcast weight.
+func (g *generator) foldModels(fold func(x reg.Register, weight reg.VecVirtual)) {
+	loop, done := g.label("models"), g.label("folded")
+	header, w, k, x := g.GP64(), g.GP64(), g.GP64(), g.GP64()
+	g.MOVQ(g.param("models"), k)
+	g.TESTQ(k, k)
+	g.JZ(LabelRef(done))
+	g.MOVQ(g.param("x"), header)
+	g.MOVQ(g.param("w"), w)
+	g.Label(loop)
+	g.MOVQ(Mem{Base: header}, x)
+	weight := g.vec()
+	g.broadcast(Mem{Base: w}, weight)
+	fold(x, weight)
+	g.ADDQ(Imm(sliceHeader), header)
+	g.ADDQ(Imm(uint64(g.accumulatorSize())), w)
+	g.DECQ(k)
+	g.JNZ(LabelRef(loop))
+	g.Label(done)
+}
+
+// foldVectors folds consecutive vectors of every model, from index on, into accumulators.
+func (g *generator) foldVectors(as []accumulator, index reg.Register) {
+	g.foldModels(func(x reg.Register, weight reg.VecVirtual) {
+		for i, a := range as {
+			g.fold(g, a, weight, Mem{
+				Base: x, Index: index, Scale: uint8(g.elementSize()), Disp: i * g.lanes(g) * g.elementSize(),
+			})
+		}
+	})
+}
+
+// divideAll divides accumulators by the divisor if the call says so.
+func (g *generator) divideAll(as []accumulator) {
+	done := g.label("divided")
+	g.TESTQ(U32(flagDivide), g.param("flags"))
+	g.JZ(LabelRef(done))
+	divisor := g.vec()
+	if g.accumulatorSize() == 8 {
+		g.VBROADCASTSD(g.param("divisor"), divisor)
+	} else {
+		x := g.XMM()
+		g.VXORPS(x, x, x)
+		g.VCVTSD2SS(g.param("divisor"), x, x)
+		g.VBROADCASTSS(x, divisor)
+	}
+	for _, a := range as {
+		g.divide(g, a, divisor)
+	}
+	g.Label(done)
+}
+
+// storeAll rounds accumulators and stores the elements, past the caches if the call says so. Vectors of elements that
+// are half as wide as the accumulators are stored by twos.
+func (g *generator) storeAll(as []accumulator) {
+	var elements []reg.Register
+	step := g.rawBytes(g)
+	for _, a := range as {
+		elements = append(elements, g.raw(g.round(g, a)))
+	}
+	if len(as) > 1 && step < g.isa.bytes {
+		for i := range len(elements) / 2 {
+			low, high := elements[2*i], elements[2*i+1]
+			wide := low.(reg.Vec)
+			if step == 16 {
+				g.VINSERTF128(Imm(1), high, wide.AsY(), wide.AsY())
+				elements[i] = wide.AsY()
+			} else {
+				g.VINSERTF64X4(Imm(1), high, wide.AsZ(), wide.AsZ())
+				elements[i] = wide.AsZ()
+			}
+		}
+		elements = elements[:len(elements)/2]
+		step *= 2
+	}
+	if len(as) == 1 {
+		g.VMOVUPS(elements[0], Mem{Base: g.dst})
+		return
+	}
+	past, done := g.label("past"), g.label("stored")
+	g.TESTQ(U32(flagStream), g.param("flags"))
+	g.JNZ(LabelRef(past))
+	for i, e := range elements {
+		g.VMOVUPS(e, Mem{Base: g.dst, Disp: i * step})
+	}
+	g.JMP(LabelRef(done))
+	g.Label(past)
+	for i, e := range elements {
+		g.VMOVNTPS(e, Mem{Base: g.dst, Disp: i * step})
+	}
+	g.Label(done)
+}
+
+// prologue loads what both functions use.
+func (g *generator) prologue() {
+	g.constants = map[string]reg.VecVirtual{}
+	g.n = g.Load(g.Param("n"), g.GP64())
+	g.index = g.Load(g.Param("offset"), g.GP64())
+	g.negativeZero = g.vec()
+	g.signBits(g.negativeZero)
+	g.prepare(g)
+}
+
+// signBits sets the sign bit of every accumulator in v, and no other.
+func (g *generator) signBits(v reg.VecVirtual) {
+	if g.isa == avx512 {
+		g.VPTERNLOGD(Imm(0xff), v, v, v)
+	} else {
+		g.VPCMPEQD(v, v, v)
+	}
+	if g.accumulatorSize() == 8 {
+		g.VPSLLQ(Imm(63), v, v)
+	} else {
+		g.VPSLLD(Imm(31), v, v)
+	}
+}
+
+// weightedSum is:
+//
+//	for i := range n {
+//		a := −0 or, if acc != nil, acc[i]
+//		for k := range models { a = fma(w[k], x[k][offset+i], a) }
+//		if flags&divide != 0 { a /= divisor }
+//		dst[i] = round(a)
+//	}
+func (g *generator) weightedSum() {
+	name := "weightedSum" + g.name + g.isa.name
+	g.Function(name)
+	g.Attributes(attr.NOSPLIT)
+	g.SignatureExpr("func(dst, x, w, acc *byte, n, models, offset int, divisor float64, flags int)")
+	g.Comment(
+		"for i := range n {",
+		"	a := −0 or, if acc != nil, acc[i]",
+		"	for k := range models { a = fma(w[k], x[k][offset+i], a) }",
+		"	if flags&divide != 0 { a /= divisor }",
+		"	dst[i] = round(a)",
+		"}",
+	)
+	g.dst = g.Load(g.Param("dst"), g.GP64())
+	g.acc = g.Load(g.Param("acc"), g.GP64())
+	g.prologue()
+	lanes, block := g.lanes(g), g.lanes(g)*g.vectors()
+
+	small, blocks, nextBlock := g.label("small"), g.label("blocks"), g.label("block")
+	vectors, nextVector, tail, done := g.label("vectors"), g.label("vector"), g.label("tail"), g.label("done")
+	g.CMPQ(g.n, Imm(uint64(lanes)))
+	g.JLT(LabelRef(small))
+
+	g.Comment("The overlapped last vector, before anything is stored.")
+	last := g.vec()
+	g.TESTQ(U32(uint32(lanes-1)), g.n)
+	g.JZ(LabelRef(blocks))
+	{
+		index, acc := g.GP64(), g.GP64()
+		g.LEAQ(Mem{Base: g.n, Disp: -lanes}, index)
+		g.LEAQ(Mem{Base: g.acc, Index: index, Scale: uint8(g.accumulatorSize())}, acc)
+		g.ADDQ(g.index, index)
+		a := g.accumulators(1)
+		g.start(a, acc)
+		g.foldVectors(a, index)
+		g.divideAll(a)
+		g.VMOVAPS(g.raw(g.round(g, a[0])), g.raw(last))
+	}
+
+	g.Label(blocks)
+	g.CMPQ(g.n, Imm(uint64(block)))
+	g.JLT(LabelRef(vectors))
+	g.Label(nextBlock)
+	as := g.accumulators(g.vectors())
+	g.start(as, g.acc)
+	g.foldVectors(as, g.index)
+	g.divideAll(as)
+	g.storeAll(as)
+	g.advance(block)
+	g.CMPQ(g.n, Imm(uint64(block)))
+	g.JGE(LabelRef(nextBlock))
+
+	g.Label(vectors)
+	g.CMPQ(g.n, Imm(uint64(lanes)))
+	g.JLT(LabelRef(tail))
+	g.Label(nextVector)
+	a := g.accumulators(1)
+	g.start(a, g.acc)
+	g.foldVectors(a, g.index)
+	g.divideAll(a)
+	g.storeAll(a)
+	g.advance(lanes)
+	g.CMPQ(g.n, Imm(uint64(lanes)))
+	g.JGE(LabelRef(nextVector))
+
+	g.Label(tail)
+	g.TESTQ(g.n, g.n)
+	g.JZ(LabelRef(done))
+	g.VMOVUPS(g.raw(last), Mem{
+		Base: g.dst, Index: g.n, Scale: uint8(g.elementSize()), Disp: -lanes * g.elementSize(),
+	})
+
+	g.Label(done)
+	fenced := g.label("fenced")
+	g.TESTQ(U32(flagStream), g.param("flags"))
+	g.JZ(LabelRef(fenced))
+	g.SFENCE()
+	g.Label(fenced)
+	g.VZEROUPPER()
+	g.RET()
+
+	g.Comment("Fewer elements than a vector, without accumulators to start from.")
+	g.Label(small)
+	g.TESTQ(g.n, g.n)
+	g.JZ(LabelRef(done))
+	if g.isa == avx512 {
+		g.smallMasked()
+	} else {
+		g.smallPieces()
+	}
+}
+
+// advance moves to the elements after the next count.
+func (g *generator) advance(count int) {
+	if g.dst != nil {
+		g.ADDQ(I32(int32(count*g.elementSize())), g.dst)
+	}
+	g.ADDQ(I32(int32(count*g.accumulatorSize())), g.acc)
+	g.ADDQ(Imm(uint64(count)), g.index)
+	g.SUBQ(Imm(uint64(count)), g.n)
+}
+
+// smallMasked does what is left of weightedSum when n < lanes, under a mask, and returns.
+func (g *generator) smallMasked() {
+	bits, mask := g.GP64(), g.K()
+	g.MOVQ(g.n, reg.RCX)
+	g.MOVQ(U32(1), bits)
+	g.SHLQ(reg.CL, bits)
+	g.DECQ(bits)
+	g.KMOVD(bits.As32(), mask)
+	a := g.accumulators(1)
+	g.clear(a)
+	g.foldModels(func(x reg.Register, weight reg.VecVirtual) {
+		elements := g.raw(g.vec())
+		m := Mem{Base: x, Index: g.index, Scale: uint8(g.elementSize())}
+		switch g.elementSize() {
+		case 2:
+			g.VMOVDQU16_Z(m, mask, elements)
+		case 4:
+			g.VMOVUPS_Z(m, mask, elements)
+		default:
+			g.VMOVUPD_Z(m, mask, elements)
+		}
+		g.fold(g, a[0], weight, elements)
+	})
+	g.divideAll(a)
+	elements := g.raw(g.round(g, a[0]))
+	switch m := (Mem{Base: g.dst}); g.elementSize() {
+	case 2:
+		g.VMOVDQU16(elements, mask, m)
+	case 4:
+		g.VMOVUPS(elements, mask, m)
+	default:
+		g.VMOVUPD(elements, mask, m)
+	}
+	g.VZEROUPPER()
+	g.RET()
+}
+
+// smallPieces does what is left of weightedSum when n < lanes, and returns. With the size of a piece at most n elements
+// and at least half of them, the first piece and the last cover them all; side by side they make a vector.
+func (g *generator) smallPieces() {
+	var sizes []int
+	for size := g.rawBytes(g) / 2; size >= g.elementSize(); size /= 2 {
+		sizes = append(sizes, size)
+	}
+	for i, size := range sizes {
+		next := g.label("smaller")
+		if i < len(sizes)-1 {
+			g.CMPQ(g.n, Imm(uint64(size/g.elementSize())))
+			g.JLT(LabelRef(next))
+		}
+		a := g.accumulators(1)
+		g.clear(a)
+		g.foldModels(func(x reg.Register, weight reg.VecVirtual) {
+			address := g.GP64()
+			g.LEAQ(Mem{Base: x, Index: g.index, Scale: uint8(g.elementSize())}, address)
+			g.fold(g, a[0], weight, g.raw(g.gather(address, size)))
+		})
+		g.divideAll(a)
+		g.scatter(g.round(g, a[0]), size)
+		g.VZEROUPPER()
+		g.RET()
+		g.Label(next)
+	}
+}
+
+// gather loads the first and the last piece of n elements at address side by side.
+func (g *generator) gather(address reg.Register, size int) reg.VecVirtual {
+	first := Mem{Base: address}
+	last := Mem{Base: address, Index: g.n, Scale: uint8(g.elementSize()), Disp: -size}
+	v := g.YMM()
+	switch size {
+	case 16:
+		g.VMOVDQU(first, v.AsX())
+		g.VINSERTI128(Imm(1), last, v, v)
+	case 8:
+		g.VMOVQ(first, v.AsX())
+		g.VPINSRQ(Imm(1), last, v.AsX(), v.AsX())
+	case 4:
+		g.VMOVD(first, v.AsX())
+		g.VPINSRD(Imm(1), last, v.AsX(), v.AsX())
+	case 2:
+		word := g.GP32()
+		g.MOVWLZX(first, word)
+		g.VMOVD(word, v.AsX())
+	}
+	return v
+}
+
+// scatter is the reverse of gather: it stores the two pieces in v at dst.
+func (g *generator) scatter(v reg.VecVirtual, size int) {
+	first := Mem{Base: g.dst}
+	last := Mem{Base: g.dst, Index: g.n, Scale: uint8(g.elementSize()), Disp: -size}
+	switch size {
+	case 16:
+		g.VMOVDQU(v.AsX(), first)
+		g.VEXTRACTI128(Imm(1), v.AsY(), last)
+	case 8:
+		g.VMOVQ(v.AsX(), first)
+		g.VPEXTRQ(Imm(1), v.AsX(), last)
+	case 4:
+		g.VMOVD(v.AsX(), first)
+		g.VPEXTRD(Imm(1), v.AsX(), last)
+	case 2:
+		g.VPEXTRW(Imm(0), v.AsX(), first)
+	}
+}
+
+// accumulate is:
+//
+//	for i := range n {
+//		for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
+//	}
+func (g *generator) accumulate() {
+	name := "accumulate" + g.name + g.isa.name
+	g.Function(name)
+	g.Attributes(attr.NOSPLIT)
+	g.SignatureExpr("func(acc, x, w *byte, n, models, offset int)")
+	g.Comment(
+		"for i := range n {",
+		"	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }",
+		"}",
+	)
+	g.dst = nil
+	g.acc = g.Load(g.Param("acc"), g.GP64())
+	g.prologue()
+	lanes, block := g.lanes(g), g.lanes(g)*g.vectors()
+
+	blocks, nextBlock := g.label("blocks"), g.label("block")
+	vectors, nextVector, tail, done := g.label("vectors"), g.label("vector"), g.label("tail"), g.label("done")
+	g.CMPQ(g.n, Imm(uint64(lanes)))
+	g.JLT(LabelRef(done))
+
+	g.Comment("The overlapped last vector, before anything is stored.")
+	last := g.accumulators(1)
+	g.TESTQ(U32(uint32(lanes-1)), g.n)
+	g.JZ(LabelRef(blocks))
+	{
+		index, acc := g.GP64(), g.GP64()
+		g.LEAQ(Mem{Base: g.n, Disp: -lanes}, index)
+		g.LEAQ(Mem{Base: g.acc, Index: index, Scale: uint8(g.accumulatorSize())}, acc)
+		g.ADDQ(g.index, index)
+		g.loadAll(last, acc)
+		g.foldVectors(last, index)
+	}
+
+	g.Label(blocks)
+	g.CMPQ(g.n, Imm(uint64(block)))
+	g.JLT(LabelRef(vectors))
+	g.Label(nextBlock)
+	as := g.accumulators(g.vectors())
+	g.loadAll(as, g.acc)
+	g.foldVectors(as, g.index)
+	g.saveAll(as, g.acc)
+	g.advance(block)
+	g.CMPQ(g.n, Imm(uint64(block)))
+	g.JGE(LabelRef(nextBlock))
+
+	g.Label(vectors)
+	g.CMPQ(g.n, Imm(uint64(lanes)))
+	g.JLT(LabelRef(tail))
+	g.Label(nextVector)
+	a := g.accumulators(1)
+	g.loadAll(a, g.acc)
+	g.foldVectors(a, g.index)
+	g.saveAll(a, g.acc)
+	g.advance(lanes)
+	g.CMPQ(g.n, Imm(uint64(lanes)))
+	g.JGE(LabelRef(nextVector))
+
+	g.Label(tail)
+	g.TESTQ(g.n, g.n)
+	g.JZ(LabelRef(done))
+	{
+		acc := g.GP64()
+		g.LEAQ(Mem{
+			Base: g.acc, Index: g.n, Scale: uint8(g.accumulatorSize()), Disp: -lanes * g.accumulatorSize(),
+		}, acc)
+		g.saveAll(last, acc)
+	}
+	g.Label(done)
+	g.VZEROUPPER()
+	g.RET()
+}

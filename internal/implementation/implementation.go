@@ -1,0 +1,103 @@
+// Package implementation decides which instruction set each kernel runs on.
+//
+// It stands apart from package kernel so that the tests of every package can force an implementation in the running
+// process; package kernel only reads Chosen.
+package implementation
+
+import (
+	"fmt"
+	"os"
+)
+
+// An Implementation is an instruction set for which the kernels are written.
+type Implementation uint8
+
+// The implementations, narrowest first. Generic is pure Go and runs everywhere.
+const (
+	Generic Implementation = iota
+	NEON
+	AVX2
+	AVX512
+)
+
+var names = [...]string{Generic: "generic", NEON: "neon", AVX2: "avx2", AVX512: "avx512"}
+
+// String returns the name that MODELAVG_KERNEL takes.
+func (i Implementation) String() string { return names[i] }
+
+// A Kind is an element type together with its accumulator: each has kernels of its own.
+type Kind uint8
+
+// The kinds. The comment is the accumulator.
+const (
+	Float32       Kind = iota // float64
+	Float64                   // float64
+	Float16                   // float32
+	BFloat16                  // float32
+	Float32Native             // float32
+	Float64Wider              // a compensated pair of float64
+	Kinds         = iota
+)
+
+var kindNames = [...]string{
+	Float32: "float32", Float64: "float64", Float16: "float16", BFloat16: "bfloat16",
+	Float32Native: "float32native", Float64Wider: "float64wider",
+}
+
+// String returns the kind's name in lower case.
+func (k Kind) String() string { return kindNames[k] }
+
+// Chosen is the implementation that each kind runs on now.
+var Chosen [Kinds]Implementation
+
+// Environment is the variable that forces one implementation for every kernel when the process starts.
+const Environment = "MODELAVG_KERNEL"
+
+func init() {
+	Chosen = preferred()
+	name := os.Getenv(Environment)
+	if name == "" {
+		return
+	}
+	if _, err := Force(name); err != nil {
+		fmt.Fprintf(os.Stderr, "modelavg: %s: %v; using %v\n", Environment, err, Widest())
+	}
+}
+
+// Available returns the implementations that this machine can run, widest first. Generic is always the last.
+func Available() []Implementation {
+	return append(detected(), Generic)
+}
+
+// Widest returns the widest implementation that any kind runs on now.
+func Widest() Implementation {
+	widest := Generic
+	for _, i := range Chosen {
+		widest = max(widest, i)
+	}
+	return widest
+}
+
+// Force makes every kind run on the named implementation and returns a function that restores the former choice. It is
+// not safe to call while kernels run.
+func Force(name string) (restore func(), err error) {
+	for _, i := range Available() {
+		if i.String() != name {
+			continue
+		}
+		former := Chosen
+		for k := range Chosen {
+			Chosen[k] = i
+		}
+		return func() { Chosen = former }, nil
+	}
+	return nil, fmt.Errorf("implementation %q is not available here, want one of %v", name, Available())
+}
+
+// all returns the choice of one implementation for every kind.
+func all(i Implementation) (choice [Kinds]Implementation) {
+	for k := range choice {
+		choice[k] = i
+	}
+	return choice
+}

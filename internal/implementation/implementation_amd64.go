@@ -1,0 +1,50 @@
+//go:build !purego && !noasm
+
+package implementation
+
+import (
+	"github.com/klauspost/cpuid/v2"
+	"golang.org/x/sys/cpu"
+)
+
+// What the assembly of each implementation needs. A test in package asmgen compares this with the instructions used.
+var (
+	hasAVX2   = cpu.X86.HasAVX && cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasF16C
+	hasAVX512 = hasAVX2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL
+)
+
+func detected() (d []Implementation) {
+	if hasAVX512 {
+		d = append(d, AVX512)
+	}
+	if hasAVX2 {
+		d = append(d, AVX2)
+	}
+	return d
+}
+
+// preferred returns the faster implementation of each kind on this processor; docs/performance.md has the measurements.
+func preferred() [Kinds]Implementation {
+	switch {
+	case hasAVX512:
+		return preferredAVX512(cpuid.CPU.VendorID, cpuid.CPU.Family)
+	case hasAVX2:
+		return all(AVX2)
+	}
+	return all(Generic)
+}
+
+func preferredAVX512(vendor cpuid.Vendor, family int) [Kinds]Implementation {
+	choice := all(AVX512)
+	if vendor == cpuid.AMD && family == 0x19 {
+		// Zen 4 splits a 512-bit operation in two, and its conversions from 256 to 512 bits are slow.
+		choice[Float32] = AVX2
+		choice[Float64] = AVX2
+		choice[Float32Native] = AVX2
+		choice[Float16] = AVX2
+	}
+	return choice
+}
+
+// LastLevelCache returns the size in bytes of the last-level cache that one core can use, or 0 where it is not known.
+func LastLevelCache() int { return max(cpuid.CPU.Cache.L3, 0) }

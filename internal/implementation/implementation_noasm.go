@@ -1,0 +1,10 @@
+//go:build (!amd64 && !arm64) || purego || noasm
+
+package implementation
+
+func detected() []Implementation { return nil }
+
+func preferred() [Kinds]Implementation { return all(Generic) }
+
+// LastLevelCache returns 0: without assembly there is no use for it.
+func LastLevelCache() int { return 0 }

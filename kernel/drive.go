@@ -1,0 +1,243 @@
+package kernel
+
+import (
+	"math"
+	"strconv"
+	"sync"
+	"unsafe"
+
+	"github.com/modelavg/modelavg/internal/implementation"
+)
+
+// The driver cuts a call into pieces that the implementations take: chunks, because assembly cannot be preempted; groups
+// of models, because the processor follows only so many streams; a head and a body, because non-temporal stores want
+// aligned addresses. None of it changes a bit of the result: elements never meet, and an accumulator that is put down
+// between two groups keeps its format.
+//
+// It works on untyped pointers and an implementation.Kind rather than on type parameters: a call through a type
+// parameter's dictionary makes every pointer escape, and with it the caller's stack.
+
+// Flags of weightedSum.
+const (
+	stream = 1 << iota // store past the caches; dst is aligned to streamAlign
+	divide             // divide by the divisor before rounding
+)
+
+const (
+	group       = 8                            // models that are read side by side
+	chunkBytes  = 256 << 10                    // of dst, in one call of an implementation
+	tileBytes   = 128 << 10                    // of accumulators, between two groups
+	widerStride = tileBytes / 2                // from the sums of a tile to their compensations
+	sliceHeader = int(unsafe.Sizeof([]byte{})) // bytes from one model's slice header to the next
+	streamAlign = 64                           // bytes
+)
+
+// streamThreshold is the number of bytes read and written by a call from which non-temporal stores pay.
+var streamThreshold = max(lastLevelCache(), 8<<20)
+
+func lastLevelCache() int {
+	if size := implementation.LastLevelCache(); size > 0 {
+		return size
+	}
+	return 32 << 20
+}
+
+// elementSize returns the bytes of an element of dst and x.
+func elementSize(kind implementation.Kind) int {
+	switch kind {
+	case implementation.Float16, implementation.BFloat16:
+		return 2
+	case implementation.Float32, implementation.Float32Native:
+		return 4
+	}
+	return 8
+}
+
+// accumulatorSize returns the bytes of an accumulator, or of each half of a pair.
+func accumulatorSize(kind implementation.Kind) int {
+	switch kind {
+	case implementation.Float16, implementation.BFloat16, implementation.Float32Native:
+		return 4
+	}
+	return 8
+}
+
+// A tile holds accumulators between two groups of models.
+type tile [tileBytes / 8]float64
+
+var tiles = sync.Pool{New: func() any { return new(tile) }}
+
+// tileElements returns how many accumulators a tile holds.
+func tileElements(kind implementation.Kind) int {
+	if kind == implementation.Float64Wider {
+		return tileBytes / 2 / 8
+	}
+	return tileBytes / accumulatorSize(kind)
+}
+
+// clear sets the first n accumulators to −0, and their compensations to 0.
+func (t *tile) clear(kind implementation.Kind, n int) {
+	switch {
+	case accumulatorSize(kind) == 4:
+		fill(unsafe.Slice((*float32)(unsafe.Pointer(t)), n), float32(math.Copysign(0, -1)))
+	case kind == implementation.Float64Wider:
+		fill(t[:n], math.Copysign(0, -1))
+		clear(t[tileBytes/2/8:][:n])
+	default:
+		fill(t[:n], math.Copysign(0, -1))
+	}
+}
+
+// fill sets every element of s to v, mostly by copies of a short stretch that stays in the first-level cache.
+func fill[A float32 | float64](s []A, v A) {
+	head := s[:min(len(s), 512)]
+	for i := range head {
+		head[i] = v
+	}
+	for i := len(head); i < len(s); i += len(head) {
+		copy(s[i:], head)
+	}
+}
+
+// weights holds the weights of one group of models in float32.
+type weights [group]float32
+
+var (
+	ones   = [group]float64{1, 1, 1, 1, 1, 1, 1, 1}
+	ones32 = weights{1, 1, 1, 1, 1, 1, 1, 1}
+)
+
+// group returns the weights of the models [first, first+models) in the accumulator format of kind; w == nil stands for
+// ones. The result may point into narrow.
+func (narrow *weights) group(kind implementation.Kind, w *float64, first, models int) unsafe.Pointer {
+	if accumulatorSize(kind) == 8 {
+		if w == nil {
+			return unsafe.Pointer(&ones)
+		}
+		return unsafe.Add(unsafe.Pointer(w), first*8)
+	}
+	if w == nil {
+		return unsafe.Pointer(&ones32)
+	}
+	for k, v := range unsafe.Slice(w, first+models)[first:] {
+		narrow[k&(group-1)] = float32(v)
+	}
+	return unsafe.Pointer(narrow)
+}
+
+// weightedSum is dst[i] = round(Σ w[k]·x[k][i] / divisor). x points to the first of the models' slice headers; w == nil
+// stands for weights of one; a divisor of 1 divides nothing.
+func weightedSum(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n, models int, divisor float64) {
+	flags := 0
+	if divisor != 1 {
+		flags = divide
+	}
+	var narrow weights
+	size := elementSize(kind)
+	if models <= group && n <= chunkBytes/8 {
+		weightedSumBlock(kind, dst, x, narrow.group(kind, w, 0, models), nil, n, models, 0, divisor, flags)
+		return
+	}
+	first := 0
+	if streams(kind, dst, x, n, models) {
+		head := min(n, int(-uintptr(dst)&(streamAlign-1))/size)
+		weightedSumRange(kind, dst, x, w, 0, head, models, divisor, flags)
+		first, flags = head, flags|stream
+	}
+	weightedSumRange(kind, dst, x, w, first, n, models, divisor, flags)
+}
+
+// streams reports whether a call is to store past the caches: it moves more bytes than they hold, and dst is none of the
+// models, so that nobody has its lines in a cache yet.
+func streams(kind implementation.Kind, dst, x unsafe.Pointer, n, models int) bool {
+	size := elementSize(kind)
+	if n < streamThreshold/size/(models+1) || uintptr(dst)&uintptr(size-1) != 0 {
+		return false
+	}
+	for k := range models {
+		if *(*unsafe.Pointer)(unsafe.Add(x, k*sliceHeader)) == dst {
+			return false
+		}
+	}
+	return true
+}
+
+// weightedSumRange is weightedSum for the elements [first, end).
+func weightedSumRange(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, first, end, models int, divisor float64, flags int) {
+	if models > group {
+		weightedSumTiles(kind, dst, x, w, first, end, models, divisor, flags)
+		return
+	}
+	var narrow weights
+	size := elementSize(kind)
+	weights := narrow.group(kind, w, 0, models)
+	for i := first; i < end; i += chunkBytes / size {
+		n := min(chunkBytes/size, end-i)
+		weightedSumBlock(kind, unsafe.Add(dst, i*size), x, weights, nil, n, models, i, divisor, flags)
+	}
+}
+
+// weightedSumTiles is weightedSumRange for more models than are read side by side: it folds group after group into a
+// tile of accumulators, and the last group rounds it.
+func weightedSumTiles(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, first, end, models int, divisor float64, flags int) {
+	t := tiles.Get().(*tile)
+	defer tiles.Put(t)
+	acc := unsafe.Pointer(t)
+	var narrow weights
+	size := elementSize(kind)
+	for i := first; i < end; i += tileElements(kind) {
+		n := min(tileElements(kind), end-i)
+		t.clear(kind, n)
+		k := 0
+		for ; models-k > group; k += group {
+			accumulateBlock(kind, acc, unsafe.Add(x, k*sliceHeader), narrow.group(kind, w, k, group), n, group, i)
+		}
+		rest := models - k
+		weightedSumBlock(kind, unsafe.Add(dst, i*size), unsafe.Add(x, k*sliceHeader), narrow.group(kind, w, k, rest),
+			acc, n, rest, i, divisor, flags)
+	}
+}
+
+// accumulate is acc[i] += w·x[i], rounded once in the accumulator format.
+func accumulate(kind implementation.Kind, acc, x unsafe.Pointer, w float64, n int) {
+	var narrow weights
+	weight := narrow.group(kind, &w, 0, 1)
+	for i := 0; i < n; i += chunkBytes / 8 {
+		accumulateBlock(kind, unsafe.Add(acc, i*accumulatorSize(kind)), x, weight, min(chunkBytes/8, n-i), 1, i)
+	}
+}
+
+// round is dst[i] = round(acc[i] / divisor): a weighted sum of no models that starts from acc.
+func round(kind implementation.Kind, dst, acc unsafe.Pointer, n int, divisor float64) {
+	flags := 0
+	if divisor != 1 {
+		flags = divide
+	}
+	for i := 0; i < n; i += chunkBytes / 8 {
+		weightedSumBlock(kind, unsafe.Add(dst, i*elementSize(kind)), nil, nil, unsafe.Add(acc, i*accumulatorSize(kind)),
+			min(chunkBytes/8, n-i), 0, 0, divisor, flags)
+	}
+}
+
+// check panics if there is no model, if a model's length is not n, or if there is not one weight a model; weights < 0
+// stands for none expected.
+func check[T any](n int, x [][]T, weights int) {
+	if len(x) == 0 {
+		panic("kernel: no models")
+	}
+	if weights >= 0 && weights != len(x) {
+		panic("kernel: len(w) is " + strconv.Itoa(weights) + ", want len(x) = " + strconv.Itoa(len(x)))
+	}
+	for k := range x {
+		if len(x[k]) != n {
+			panic("kernel: len(x[" + strconv.Itoa(k) + "]) is " + strconv.Itoa(len(x[k])) +
+				", want len(dst) = " + strconv.Itoa(n))
+		}
+	}
+}
+
+func checkLength(what string, got int, of string, want int) {
+	if got != want {
+		panic("kernel: " + what + " is " + strconv.Itoa(got) + ", want " + of + " = " + strconv.Itoa(want))
+	}
+}
