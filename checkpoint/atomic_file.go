@@ -1,0 +1,251 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode/utf8"
+)
+
+// An atomicFile is a file that is written under a temporary name and then takes the place of another.
+//
+// While it is written its process holds a lock on it, on systems that have such locks. The system gives the lock back
+// when the process ends, however it ends: a temporary file that can be locked belongs to nobody. See RemoveStale.
+type atomicFile struct {
+	target string
+	temp   string
+	file   *os.File
+}
+
+// createAtomic creates the temporary file for the target, size bytes long.
+func createAtomic(target string, size int64) (*atomicFile, error) {
+	perm, keep, err := targetMode(target)
+	if err != nil {
+		return nil, err
+	}
+	// This is a service to the user, not a condition: what cannot be removed stays.
+	_, _ = RemoveStale(target)
+
+	f, err := openTemp(target, perm)
+	if err != nil {
+		return nil, err
+	}
+	a := &atomicFile{target: target, temp: f.Name(), file: f}
+	if keep {
+		if err := setMode(f, perm); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", target, err), a.discard())
+		}
+	}
+	if err := preallocate(f, size); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: reserve %d bytes: %w", target, size, err), a.discard())
+	}
+	return a, nil
+}
+
+// setMode gives the file these permissions. It was created with them less the umask, which mostly leaves nothing to do,
+// and nothing to be refused on a file system without permissions.
+func setMode(f *os.File, perm fs.FileMode) error {
+	info, err := f.Stat()
+	if err != nil || info.Mode().Perm() == perm {
+		return err
+	}
+	return f.Chmod(perm)
+}
+
+// targetMode returns the permissions for the new file, and whether they are those of an existing file and therefore
+// above the umask. It returns an error for what must not be replaced.
+func targetMode(target string) (perm fs.FileMode, keep bool, err error) {
+	info, err := os.Lstat(target)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0o666, false, nil
+	case err != nil:
+		return 0, false, err
+	case info.Mode()&fs.ModeSymlink != 0:
+		return 0o666, false, nil
+	}
+	if err := checkRegular(target, info); err != nil {
+		return 0, false, err
+	}
+	perm = info.Mode().Perm()
+	if perm&0o222 == 0 {
+		return 0, false, fmt.Errorf("%s: the file is write-protected (%v): %w", target, perm, fs.ErrPermission)
+	}
+	return perm, true, nil
+}
+
+// Temporary files are called .NAME.HOST.RANDOM.tmp: NAME is that of the target, HOST a hash of the machine's name.
+const (
+	tempSuffix   = ".tmp"
+	randomDigits = 16
+	maxTempName  = 255 // most file systems allow no more
+)
+
+// tempPrefix returns what the names of all temporary files of this machine for the target begin with. The name of the
+// machine is part of it since locks on a shared file system may not be seen by other machines.
+func tempPrefix(target string) string {
+	host, _ := os.Hostname() // without a name, all such machines are one
+	h := fnv.New32a()
+	h.Write([]byte(host))
+	suffix := fmt.Sprintf(".%08x.", h.Sum32())
+
+	name := filepath.Base(target)
+	if n := maxTempName - len(".") - len(suffix) - randomDigits - len(tempSuffix); len(name) > n {
+		for n > 0 && !utf8.RuneStart(name[n]) {
+			n--
+		}
+		name = name[:n]
+	}
+	return "." + name + suffix
+}
+
+// isTemp reports whether name is that of a temporary file with the prefix.
+func isTemp(name, prefix string) bool {
+	random, ok := strings.CutPrefix(name, prefix)
+	if !ok {
+		return false
+	}
+	random, ok = strings.CutSuffix(random, tempSuffix)
+	return ok && len(random) == randomDigits && strings.Trim(random, "0123456789abcdef") == ""
+}
+
+// openTemp creates and locks a temporary file for the target.
+func openTemp(target string, perm fs.FileMode) (*os.File, error) {
+	prefix := filepath.Join(filepath.Dir(target), tempPrefix(target))
+	// A name can be taken, and a new file that is not yet locked can be removed by RemoveStale in another process. Neither
+	// happens twice but by malice.
+	for range 100 {
+		f, err := os.OpenFile(fmt.Sprintf("%s%0*x%s", prefix, randomDigits, rand.Uint64(), tempSuffix),
+			os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", target, err)
+		}
+		if lock(f) != lockTaken && isAt(f, f.Name()) {
+			return f, nil
+		}
+		f.Close()
+	}
+	return nil, fmt.Errorf("%s: cannot create a temporary file: all names are taken", target)
+}
+
+// isAt reports whether f is the file at path.
+func isAt(f *os.File, path string) bool {
+	opened, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Lstat(path)
+	return err == nil && os.SameFile(opened, named)
+}
+
+// commit gives the file its name, flushing it before and the directory after if sync is set.
+func (a *atomicFile) commit(sync bool) error {
+	if sync {
+		if err := a.file.Sync(); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", a.target, err), a.discard())
+		}
+	}
+	// The lock goes with the file, so that the file is closed last where open files can be renamed.
+	if !renamesOpenFiles {
+		if err := a.file.Close(); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", a.target, err), os.Remove(a.temp))
+		}
+	}
+	if err := os.Rename(a.temp, a.target); err != nil {
+		return errors.Join(fmt.Errorf("%s: %w", a.target, err), a.discard())
+	}
+	if renamesOpenFiles {
+		if err := a.file.Close(); err != nil {
+			return fmt.Errorf("%s: %w", a.target, err)
+		}
+	}
+	if sync {
+		if err := syncDir(filepath.Dir(a.target)); err != nil {
+			return fmt.Errorf("%s: the file is written, but its directory is not flushed to the disk: %w", a.target, err)
+		}
+	}
+	return nil
+}
+
+// discard removes the file.
+func (a *atomicFile) discard() error {
+	if !renamesOpenFiles {
+		a.file.Close() // nothing of the contents is wanted
+	}
+	err := os.Remove(a.temp)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if renamesOpenFiles {
+		a.file.Close()
+	}
+	return err
+}
+
+// RemoveStale removes the temporary files that earlier runs on this machine have left beside path because they were
+// killed, and returns their paths. Files that a running process, this one included, is still writing are not touched:
+// they are locked. On systems and file systems without such locks nothing is removed. [Create] calls this for its path.
+//
+// A path without such files, or in no directory, is no error.
+func RemoveStale(path string) ([]string, error) {
+	dir := filepath.Dir(path)
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return nil, err
+	}
+	prefix := tempPrefix(path)
+	var removed []string
+	var errs []error
+	for _, d := range names {
+		if !d.Type().IsRegular() || !isTemp(d.Name(), prefix) {
+			continue
+		}
+		temp := filepath.Join(dir, d.Name())
+		ok, err := removeIfStale(temp)
+		if ok {
+			removed = append(removed, temp)
+		}
+		errs = append(errs, err)
+	}
+	return removed, errors.Join(errs...)
+}
+
+// removeIfStale removes the temporary file if nobody holds its lock.
+func removeIfStale(temp string) (bool, error) {
+	f, err := openForLock(temp)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return false, err
+	}
+	defer f.Close()
+	// The lock is kept until the name is gone: whoever creates a file looks, with the lock, whether it still has its name.
+	if lock(f) != lockHeld || !isAt(f, temp) {
+		return false, nil
+	}
+	if err := os.Remove(temp); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// lockState is the outcome of an attempt to lock a file.
+type lockState uint8
+
+const (
+	lockUnsupported lockState = iota // by the system or the file system
+	lockHeld                         // by us
+	lockTaken                        // by another
+)

@@ -1,0 +1,367 @@
+package checkpoint
+
+import (
+	"fmt"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// maxDepth is how deep arrays and objects may be nested, counted from the header's own braces. The reference
+// implementation stops there too.
+const maxDepth = 127
+
+// A headerScanner reads the JSON text of a header, token by token, without building values that nobody asked for. It
+// accepts RFC 8259 and nothing beyond; the text has to be valid UTF-8, which the caller checks.
+type headerScanner struct {
+	text    []byte
+	pos     int
+	depth   int    // of open arrays and objects
+	scratch []byte // the last string that had escapes
+}
+
+// A syntaxError says at which byte of the header something else was wanted.
+type syntaxError struct {
+	pos  int
+	what string
+}
+
+func (e *syntaxError) Error() string { return "header byte " + strconv.Itoa(e.pos) + ": " + e.what }
+
+// fail returns an error about the byte at the scanner's position.
+func (s *headerScanner) fail(want string) error {
+	got := "the end"
+	if s.pos < len(s.text) {
+		r, size := utf8.DecodeRune(s.text[s.pos:])
+		got = strconv.QuoteRune(r)
+		if r == utf8.RuneError && size <= 1 {
+			got = fmt.Sprintf("byte 0x%02x", s.text[s.pos])
+		}
+	}
+	return &syntaxError{s.pos, "got " + got + ", want " + want}
+}
+
+// next skips white space and returns the byte that follows, which stays unread; zero at the end.
+func (s *headerScanner) next() byte {
+	for s.pos < len(s.text) {
+		switch c := s.text[s.pos]; c {
+		case ' ', '\t', '\n', '\r':
+			s.pos++
+		default:
+			return c
+		}
+	}
+	return 0
+}
+
+// expect reads the delimiter c, and white space before it.
+func (s *headerScanner) expect(c byte, want string) error {
+	if s.next() != c || s.pos == len(s.text) {
+		return s.fail(want)
+	}
+	s.pos++
+	return nil
+}
+
+// end reads white space up to the end of the text.
+func (s *headerScanner) end() error {
+	s.next()
+	if s.pos < len(s.text) {
+		return s.fail("the end of the header")
+	}
+	return nil
+}
+
+// enter reads the opening delimiter of an array or object.
+func (s *headerScanner) enter(open byte, want string) error {
+	if err := s.expect(open, want); err != nil {
+		return err
+	}
+	if s.depth == maxDepth {
+		return &syntaxError{s.pos - 1, "nested more than " + strconv.Itoa(maxDepth) + " deep"}
+	}
+	s.depth++
+	return nil
+}
+
+// more reads what follows an element of an array or object: a comma, or the closing delimiter. It returns false after
+// the latter. Before the first element there is no comma.
+func (s *headerScanner) more(first bool, closing byte, want string) (bool, error) {
+	switch c := s.next(); {
+	case c == closing:
+		s.pos++
+		s.depth--
+		return false, nil
+	case first:
+		return true, nil
+	case c == ',':
+		s.pos++
+		return true, nil
+	}
+	return false, s.fail(want)
+}
+
+// object reads an object. It calls member for every key; member has to read the value, and may use key until then.
+func (s *headerScanner) object(member func(key []byte) error) error {
+	if err := s.enter('{', "an object"); err != nil {
+		return err
+	}
+	for first := true; ; first = false {
+		ok, err := s.more(first, '}', "',' or '}'")
+		if !ok {
+			return err
+		}
+		key, err := s.string("a string as key")
+		if err != nil {
+			return err
+		}
+		if err := s.expect(':', "':'"); err != nil {
+			return err
+		}
+		if err := member(key); err != nil {
+			return err
+		}
+	}
+}
+
+// array reads an array. It calls element for each of its elements, which has to read it.
+func (s *headerScanner) array(element func() error) error {
+	if err := s.enter('[', "an array"); err != nil {
+		return err
+	}
+	for first := true; ; first = false {
+		ok, err := s.more(first, ']', "',' or ']'")
+		if !ok {
+			return err
+		}
+		if err := element(); err != nil {
+			return err
+		}
+	}
+}
+
+// string reads a string and returns its value, which is good until the next string is read.
+func (s *headerScanner) string(want string) ([]byte, error) {
+	if err := s.expect('"', want); err != nil {
+		return nil, err
+	}
+	start := s.pos
+	for i := start; i < len(s.text); i++ {
+		switch c := s.text[i]; {
+		case c == '"':
+			s.pos = i + 1
+			return s.text[start:i], nil
+		case c == '\\':
+			s.pos = i
+			return s.escaped(start)
+		case c < ' ':
+			s.pos = i
+			return nil, s.fail("no control character in a string")
+		}
+	}
+	s.pos = len(s.text)
+	return nil, s.fail("'\"' at the end of a string")
+}
+
+// escaped reads the rest of a string that began at start, from the first backslash on.
+func (s *headerScanner) escaped(start int) ([]byte, error) {
+	b := append(s.scratch[:0], s.text[start:s.pos]...)
+	for s.pos < len(s.text) {
+		c := s.text[s.pos]
+		switch {
+		case c == '"':
+			s.pos++
+			s.scratch = b
+			return b, nil
+		case c < ' ':
+			return nil, s.fail("no control character in a string")
+		case c != '\\':
+			b = append(b, c)
+			s.pos++
+			continue
+		}
+		s.pos++
+		r, err := s.escape()
+		if err != nil {
+			return nil, err
+		}
+		b = utf8.AppendRune(b, r)
+	}
+	return nil, s.fail("'\"' at the end of a string")
+}
+
+// escape reads what follows a backslash.
+func (s *headerScanner) escape() (rune, error) {
+	var r rune
+	var c byte
+	if s.pos < len(s.text) {
+		c = s.text[s.pos]
+	}
+	switch c {
+	case '"', '\\', '/':
+		r = rune(c)
+	case 'b':
+		r = '\b'
+	case 'f':
+		r = '\f'
+	case 'n':
+		r = '\n'
+	case 'r':
+		r = '\r'
+	case 't':
+		r = '\t'
+	case 'u':
+		s.pos++
+		return s.unicodeEscape()
+	default:
+		return 0, s.fail("an escape: one of \"\\/bfnrtu")
+	}
+	s.pos++
+	return r, nil
+}
+
+// unicodeEscape reads what follows \u: four digits, or a pair of surrogates.
+func (s *headerScanner) unicodeEscape() (rune, error) {
+	start := s.pos - len(`\u`)
+	r, err := s.hex4()
+	if err != nil || !utf16.IsSurrogate(r) {
+		return r, err
+	}
+	if s.pos+1 < len(s.text) && s.text[s.pos] == '\\' && s.text[s.pos+1] == 'u' {
+		s.pos += 2
+		low, err := s.hex4()
+		if err != nil {
+			return 0, err
+		}
+		if pair := utf16.DecodeRune(r, low); pair != utf8.RuneError {
+			return pair, nil
+		}
+	}
+	return 0, &syntaxError{start, fmt.Sprintf("got \\u%04x, which is half of a surrogate pair, want both halves", r)}
+}
+
+// hex4 reads four hexadecimal digits.
+func (s *headerScanner) hex4() (rune, error) {
+	var r rune
+	for range 4 {
+		var c byte
+		if s.pos < len(s.text) {
+			c = s.text[s.pos]
+		}
+		switch {
+		case '0' <= c && c <= '9':
+			r = r<<4 | rune(c-'0')
+		case 'a' <= c && c <= 'f':
+			r = r<<4 | rune(c-'a'+10)
+		case 'A' <= c && c <= 'F':
+			r = r<<4 | rune(c-'A'+10)
+		default:
+			return 0, s.fail("a hexadecimal digit")
+		}
+		s.pos++
+	}
+	return r, nil
+}
+
+// uint reads an unsigned integer of at most 64 bits, written without fraction and exponent.
+func (s *headerScanner) uint() (uint64, error) {
+	const want = "an unsigned integer"
+	c := s.next()
+	if c < '0' || c > '9' {
+		return 0, s.fail(want)
+	}
+	start := s.pos
+	var n uint64
+	for ; s.pos < len(s.text); s.pos++ {
+		c := s.text[s.pos]
+		if c < '0' || c > '9' {
+			break
+		}
+		d := uint64(c - '0')
+		if n > (1<<64-1)/10 || n*10 > 1<<64-1-d {
+			return 0, &syntaxError{start, "the integer overflows 64 bits"}
+		}
+		n = n*10 + d
+	}
+	if s.text[start] == '0' && s.pos > start+1 {
+		return 0, &syntaxError{start, "got a leading zero, want " + want}
+	}
+	if s.pos < len(s.text) {
+		switch s.text[s.pos] {
+		case '.', 'e', 'E':
+			return 0, s.fail(want)
+		}
+	}
+	return n, nil
+}
+
+// skip reads a value of any type and forgets it.
+func (s *headerScanner) skip() error {
+	switch c := s.next(); {
+	case c == '{':
+		return s.object(func([]byte) error { return s.skip() })
+	case c == '[':
+		return s.array(s.skip)
+	case c == '"':
+		_, err := s.string("a string")
+		return err
+	case c == 't':
+		return s.literal("true")
+	case c == 'f':
+		return s.literal("false")
+	case c == 'n':
+		return s.literal("null")
+	case c == '-' || '0' <= c && c <= '9':
+		return s.skipNumber()
+	}
+	return s.fail("a value")
+}
+
+// literal reads the word.
+func (s *headerScanner) literal(word string) error {
+	for i := range len(word) {
+		if s.pos == len(s.text) || s.text[s.pos] != word[i] {
+			return s.fail(word)
+		}
+		s.pos++
+	}
+	return nil
+}
+
+// skipNumber reads a number.
+func (s *headerScanner) skipNumber() error {
+	if s.text[s.pos] == '-' {
+		s.pos++
+	}
+	if s.pos < len(s.text) && s.text[s.pos] == '0' {
+		s.pos++
+	} else if err := s.digits(); err != nil {
+		return err
+	}
+	if s.pos < len(s.text) && s.text[s.pos] == '.' {
+		s.pos++
+		if err := s.digits(); err != nil {
+			return err
+		}
+	}
+	if s.pos < len(s.text) && (s.text[s.pos] == 'e' || s.text[s.pos] == 'E') {
+		s.pos++
+		if s.pos < len(s.text) && (s.text[s.pos] == '+' || s.text[s.pos] == '-') {
+			s.pos++
+		}
+		return s.digits()
+	}
+	return nil
+}
+
+// digits reads one digit or more.
+func (s *headerScanner) digits() error {
+	start := s.pos
+	for s.pos < len(s.text) && '0' <= s.text[s.pos] && s.text[s.pos] <= '9' {
+		s.pos++
+	}
+	if s.pos == start {
+		return s.fail("a digit")
+	}
+	return nil
+}

@@ -1,0 +1,191 @@
+package checkpoint
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+)
+
+// A Model is a model file opened for reading. Its methods may be called from several goroutines at once, Close
+// excepted.
+type Model struct {
+	path     string
+	entries  []entry // sorted by name
+	metadata map[string]string
+	sources  []*source
+}
+
+// An entry is a tensor and where its data is.
+type entry struct {
+	Tensor
+	source *source
+	offset int64 // in the source
+	size   int64
+}
+
+// An OpenOption changes what [Open] accepts.
+type OpenOption func(*openOptions)
+
+type openOptions struct {
+	headerLimit int64
+}
+
+// DefaultHeaderLimit is the longest header, in bytes, that [Open] reads unless told otherwise, and the longest that
+// [Create] writes. It is the limit of the reference implementation.
+const DefaultHeaderLimit = 100_000_000
+
+// WithHeaderLimit sets the longest header, in bytes, that is read; a longer one is an error that wraps
+// [ErrHeaderLimit]. Zero or less means [DefaultHeaderLimit]. A header takes up to ten times its length in memory while
+// it is read. Those of large language models have about 100 bytes for each tensor, 100 kB in all: a service that opens
+// files of strangers does well with 1 to 16 MB.
+func WithHeaderLimit(bytes int64) OpenOption {
+	return func(o *openOptions) { o.headerLimit = bytes }
+}
+
+// Open opens the model file at path. It reads and checks the header, and keeps the file open until [Model.Close].
+//
+// A file that breaks a rule of the format is a [FormatError]; a header over the limit wraps [ErrHeaderLimit]; a path
+// that is no regular file, and any failure to open or read it, are errors too.
+func Open(path string, opts ...OpenOption) (*Model, error) {
+	var o openOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if o.headerLimit <= 0 {
+		o.headerLimit = DefaultHeaderLimit
+	}
+	s, err := openSource(path)
+	if err != nil {
+		return nil, err
+	}
+	m, err := readSafetensors(s, o)
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// Path returns the path that was given to [Open].
+func (m *Model) Path() string { return m.path }
+
+// Tensors returns all tensors, sorted by name. The slice is the caller's; the shapes in it are shared and must not be
+// changed.
+func (m *Model) Tensors() []Tensor {
+	tensors := make([]Tensor, len(m.entries))
+	for i := range m.entries {
+		tensors[i] = m.entries[i].Tensor
+	}
+	return tensors
+}
+
+// Tensor returns the tensor of that name, and whether there is one. Its shape is shared and must not be changed.
+func (m *Model) Tensor(name string) (Tensor, bool) {
+	e := m.find(name)
+	if e == nil {
+		return Tensor{}, false
+	}
+	return e.Tensor, true
+}
+
+// find returns the entry of that name, or nil.
+func (m *Model) find(name string) *entry {
+	i, ok := slices.BinarySearchFunc(m.entries, name, func(e entry, name string) int { return cmp.Compare(e.Name, name) })
+	if !ok {
+		return nil
+	}
+	return &m.entries[i]
+}
+
+// Metadata returns a copy of the file's free-form metadata, "format" among others. It is nil if there is none.
+func (m *Model) Metadata() map[string]string { return maps.Clone(m.metadata) }
+
+// ReadAt reads the data of the named tensor from byte off of it into p. It is [TensorReader.ReadAt] behind a search for
+// the name, which takes well under a microsecond. The error wraps [ErrNoTensor] if there is no such tensor.
+func (m *Model) ReadAt(name string, p []byte, off int64) (int, error) {
+	e := m.find(name)
+	if e == nil {
+		return 0, m.noTensor(name)
+	}
+	return m.readAt(e, p, off)
+}
+
+// TensorReader returns a reader for the data of the named tensor. The error wraps [ErrNoTensor] if there is no such
+// tensor.
+func (m *Model) TensorReader(name string) (*TensorReader, error) {
+	e := m.find(name)
+	if e == nil {
+		return nil, m.noTensor(name)
+	}
+	return &TensorReader{m, e}, nil
+}
+
+func (m *Model) noTensor(name string) error {
+	return fmt.Errorf("%s: %w %s", m.path, ErrNoTensor, quote(name))
+}
+
+// Unchanged returns an error that wraps [ErrChanged] if the file is not as it was when it was opened, going by its size
+// and its time of modification. Called after the last read, it says whether all that was read belongs together, as far
+// as the clock of the file system can tell: two changes within its resolution, some milliseconds, look like one. A file
+// that was replaced by another of the same name is unchanged: the old one remains readable until [Model.Close].
+func (m *Model) Unchanged() error {
+	for _, s := range m.sources {
+		if err := s.unchanged(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close closes the file. Reads fail from then on. A second Close returns an error that wraps [os.ErrClosed].
+func (m *Model) Close() error {
+	errs := make([]error, len(m.sources))
+	for i, s := range m.sources {
+		errs[i] = s.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// readAt reads data of one tensor.
+func (m *Model) readAt(e *entry, p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("%s: tensor %s: read at negative offset %d", m.path, quote(e.Name), off)
+	}
+	if off >= e.size {
+		return 0, io.EOF
+	}
+	var end error
+	if int64(len(p)) > e.size-off {
+		p = p[:e.size-off]
+		end = io.EOF
+	}
+	n, err := e.source.readFull(p, e.offset+off)
+	if err != nil {
+		return n, fmt.Errorf("%s: tensor %s: read %d of %d bytes at byte %d: %w",
+			e.source.path, quote(e.Name), n, len(p), off, err)
+	}
+	return n, end
+}
+
+// A TensorReader reads the data of one tensor. It is an [io.ReaderAt], may be used from several goroutines at once, and
+// is good until the model is closed.
+type TensorReader struct {
+	model *Model
+	entry *entry
+}
+
+// Tensor returns the tensor that is read. Its shape is shared and must not be changed.
+func (r *TensorReader) Tensor() Tensor { return r.entry.Tensor }
+
+// Size returns the size of the tensor's data in bytes.
+func (r *TensorReader) Size() int64 { return r.entry.size }
+
+// ReadAt reads len(p) bytes, little-endian elements, from byte off of the tensor's data into p. As [io.ReaderAt] has
+// it, it returns an error whenever it reads less: [io.EOF] at the end of the tensor. A file that has become shorter
+// since it was opened gives an error that wraps [io.ErrUnexpectedEOF] and names file and tensor.
+func (r *TensorReader) ReadAt(p []byte, off int64) (int, error) {
+	return r.model.readAt(r.entry, p, off)
+}

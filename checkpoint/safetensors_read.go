@@ -1,0 +1,345 @@
+package checkpoint
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"unicode/utf8"
+)
+
+// A safetensors file is the length of the header in 8 bytes, little-endian; the header, a JSON object; and the data.
+const lengthBytes = 8
+
+// metadataKey is the one key of the header that is no tensor.
+const metadataKey = "__metadata__"
+
+// readSafetensors reads the header of a safetensors file and makes the model of it.
+func readSafetensors(s *source, o openOptions) (*Model, error) {
+	text, err := readHeader(s, o.headerLimit)
+	if err != nil {
+		return nil, err
+	}
+	h, err := parseHeader(text)
+	if err == nil {
+		err = h.check(s.size - lengthBytes - int64(len(text)))
+	}
+	if err != nil {
+		var format *FormatError
+		if !errors.As(err, &format) {
+			format = &FormatError{Err: err}
+		}
+		format.Path = s.path
+		return nil, format
+	}
+	m := &Model{path: s.path, metadata: h.metadata, sources: []*source{s}, entries: h.entries}
+	for i := range m.entries {
+		m.entries[i].source = s
+		m.entries[i].offset += lengthBytes + int64(len(text))
+	}
+	return m, nil
+}
+
+// readHeader returns the text of the header.
+func readHeader(s *source, limit int64) ([]byte, error) {
+	if s.size < lengthBytes {
+		return nil, &FormatError{Path: s.path, Err: fmt.Errorf("%d bytes, want at least %d for the header's length",
+			s.size, lengthBytes)}
+	}
+	var length [lengthBytes]byte
+	if _, err := s.readFull(length[:], 0); err != nil {
+		return nil, fmt.Errorf("%s: header length: %w", s.path, err)
+	}
+	n := binary.LittleEndian.Uint64(length[:])
+	if n > uint64(limit) || n > math.MaxInt {
+		// What is no safetensors file at all mostly ends here, so the message has what is needed to see that.
+		return nil, &FormatError{Path: s.path, Err: fmt.Errorf("%w: %d bytes in a file of %d, limit %d",
+			ErrHeaderLimit, n, s.size, limit)}
+	}
+	if n > uint64(s.size-lengthBytes) {
+		return nil, &FormatError{Path: s.path, Err: fmt.Errorf("header length %d, but only %d bytes follow it",
+			n, s.size-lengthBytes)}
+	}
+	text := make([]byte, n)
+	if _, err := s.readFull(text, lengthBytes); err != nil {
+		return nil, fmt.Errorf("%s: header: %w", s.path, err)
+	}
+	return text, nil
+}
+
+// A header is the parsed header of a safetensors file. Sizes and offsets of the entries are within the data.
+type header struct {
+	entries  []entry
+	metadata map[string]string // nil if there is none
+
+	dims  []int64 // a block of dimensions, from which the shapes are cut
+	shape []int64 // the shape that is being read
+}
+
+// inTensor says that err is about the named tensor.
+func inTensor(name string, err error) error {
+	return &FormatError{Tensor: name, Err: err, aboutTensor: true}
+}
+
+// parseHeader parses the text. It checks the grammar, names and types of all fields, and shapes; not what depends on
+// other tensors or the size of the file.
+func parseHeader(text []byte) (*header, error) {
+	if !utf8.Valid(text) {
+		return nil, invalidUTF8(text)
+	}
+	h := new(header)
+	s := &headerScanner{text: text}
+	var hasMetadata bool
+	err := s.object(func(key []byte) error {
+		if string(key) != metadataKey {
+			return h.parseTensor(s, string(key))
+		}
+		if hasMetadata {
+			return fmt.Errorf("%s: given twice", metadataKey)
+		}
+		var err error
+		hasMetadata, err = h.parseMetadata(s)
+		if err != nil {
+			return fmt.Errorf("%s: %w", metadataKey, err)
+		}
+		return nil
+	})
+	if err == nil {
+		err = s.end()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// invalidUTF8 says where the text is no UTF-8.
+func invalidUTF8(text []byte) error {
+	var pos int
+	for {
+		r, size := utf8.DecodeRune(text[pos:])
+		if r == utf8.RuneError && size <= 1 {
+			return &syntaxError{pos, "not valid UTF-8"}
+		}
+		pos += size
+	}
+}
+
+// parseMetadata reads the value of the metadata, an object of strings or null. It returns false for null.
+func (h *header) parseMetadata(s *headerScanner) (bool, error) {
+	if s.next() == 'n' {
+		return false, s.literal("null")
+	}
+	h.metadata = make(map[string]string)
+	return true, s.object(func(key []byte) error {
+		k := string(key)
+		if _, ok := h.metadata[k]; ok {
+			return fmt.Errorf("key %s: given twice", quote(k))
+		}
+		value, err := s.string("a string")
+		if err != nil {
+			return fmt.Errorf("key %s: %w", quote(k), err)
+		}
+		h.metadata[k] = string(value)
+		return nil
+	})
+}
+
+// The fields of a tensor.
+const (
+	fieldDType = 1 << iota
+	fieldShape
+	fieldOffsets
+)
+
+var fieldNames = map[int]string{fieldDType: "dtype", fieldShape: "shape", fieldOffsets: "data_offsets"}
+
+// parseTensor reads the value of a tensor: an object with a dtype, a shape, data_offsets, and perhaps other fields,
+// which say nothing to us.
+func (h *header) parseTensor(s *headerScanner, name string) error {
+	e := entry{Tensor: Tensor{Name: name}}
+	var begin, end uint64
+	var seen int
+	err := s.object(func(key []byte) error {
+		var field int
+		var err error
+		switch string(key) {
+		case "dtype":
+			field = fieldDType
+			e.DType, err = parseDTypeField(s)
+		case "shape":
+			field = fieldShape
+			err = h.parseShape(s)
+		case "data_offsets":
+			field = fieldOffsets
+			begin, end, err = parseOffsets(s)
+		default:
+			return s.skip()
+		}
+		if err == nil && seen&field != 0 {
+			err = errors.New("given twice")
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", fieldNames[field], err)
+		}
+		seen |= field
+		return nil
+	})
+	if err != nil {
+		return inTensor(name, err)
+	}
+	for field := fieldDType; field <= fieldOffsets; field <<= 1 {
+		if seen&field == 0 {
+			return inTensor(name, fmt.Errorf("no %s", fieldNames[field]))
+		}
+	}
+	e.Shape = h.cutShape()
+	_, want, err := e.Tensor.size()
+	switch {
+	case err != nil:
+		return inTensor(name, err)
+	case end < begin:
+		return inTensor(name, fmt.Errorf("data_offsets [%d,%d]: the end is before the beginning", begin, end))
+	case end-begin != uint64(want):
+		return inTensor(name, fmt.Errorf("data_offsets [%d,%d]: %d bytes, want %d for %s",
+			begin, end, end-begin, want, e.kind()))
+	case end > math.MaxInt64:
+		return inTensor(name, fmt.Errorf("data_offsets [%d,%d]: overflows the range of file offsets", begin, end))
+	}
+	e.offset, e.size = int64(begin), want
+	h.entries = append(h.entries, e)
+	return nil
+}
+
+// parseDTypeField reads the value of dtype.
+func parseDTypeField(s *headerScanner) (DType, error) {
+	name, err := s.string("a string")
+	if err != nil {
+		return 0, err
+	}
+	d, ok := dtypeByName[string(name)]
+	if !ok {
+		return 0, fmt.Errorf("unknown dtype %s", quote(name))
+	}
+	return d, nil
+}
+
+// parseShape reads the value of shape into h.shape.
+func (h *header) parseShape(s *headerScanner) error {
+	h.shape = h.shape[:0]
+	return s.array(func() error {
+		d, err := s.uint()
+		if err != nil {
+			return err
+		}
+		if d > math.MaxInt64 {
+			return fmt.Errorf("dimension %d is %d, want at most %d", len(h.shape), d, int64(math.MaxInt64))
+		}
+		h.shape = append(h.shape, int64(d))
+		return nil
+	})
+}
+
+// dimsBlock is how many dimensions are allocated at a time: one allocation for some hundred tensors.
+const dimsBlock = 1024
+
+// cutShape returns a copy of h.shape.
+func (h *header) cutShape() []int64 {
+	n := len(h.shape)
+	switch {
+	case n == 0:
+		return []int64{} // not nil, which would be another value in JSON
+	case n > dimsBlock/4:
+		return slices.Clone(h.shape)
+	}
+	if len(h.dims) < n {
+		h.dims = make([]int64, dimsBlock)
+	}
+	shape := h.dims[:n:n]
+	h.dims = h.dims[n:]
+	copy(shape, h.shape)
+	return shape
+}
+
+// parseOffsets reads the value of data_offsets.
+func parseOffsets(s *headerScanner) (begin, end uint64, err error) {
+	var n int
+	err = s.array(func() error {
+		offset, err := s.uint()
+		if err != nil {
+			return err
+		}
+		if n == 2 {
+			return errors.New("got more than two numbers, want [begin, end]")
+		}
+		if n == 0 {
+			begin = offset
+		} else {
+			end = offset
+		}
+		n++
+		return nil
+	})
+	if err == nil && n < 2 {
+		err = fmt.Errorf("got %d numbers, want [begin, end]", n)
+	}
+	return begin, end, err
+}
+
+// check checks that no name comes twice and that the tensors cover dataBytes, the size of the data, without holes or
+// overlaps. It leaves the entries sorted by name.
+func (h *header) check(dataBytes int64) error {
+	// A file lists its tensors in the order of their data or of their names, mostly, so sorting is rarely any work. An
+	// error about data has to wait: of two tensors with one name it is the name that should be reported.
+	sortEntries(h.entries, func(a, b *entry) int {
+		return cmp.Or(cmp.Compare(a.offset, b.offset), cmp.Compare(a.size, b.size))
+	})
+	coverage := h.checkCoverage(dataBytes)
+	sortEntries(h.entries, func(a, b *entry) int { return cmp.Compare(a.Name, b.Name) })
+	for i := 1; i < len(h.entries); i++ {
+		if name := h.entries[i].Name; name == h.entries[i-1].Name {
+			return inTensor(name, errors.New("given twice"))
+		}
+	}
+	return coverage
+}
+
+// checkCoverage checks entries that are sorted by offset.
+func (h *header) checkCoverage(dataBytes int64) error {
+	var end int64
+	for i := range h.entries {
+		e := &h.entries[i]
+		if e.offset != end {
+			what := "a hole before it"
+			if e.offset < end {
+				what = "it overlaps another tensor"
+			}
+			return inTensor(e.Name, fmt.Errorf("data_offsets [%d,%d]: %s, want it to begin at %d",
+				e.offset, e.offset+e.size, what, end))
+		}
+		end += e.size
+	}
+	if end == dataBytes {
+		return nil
+	}
+	if end < dataBytes {
+		return fmt.Errorf("%d bytes of data, want %d: %d bytes after the last tensor", dataBytes, end, dataBytes-end)
+	}
+	// The first tensor that is not whole.
+	i, _ := slices.BinarySearchFunc(h.entries, dataBytes+1, func(e entry, limit int64) int {
+		return cmp.Compare(e.offset+e.size, limit)
+	})
+	e := &h.entries[i]
+	return inTensor(e.Name, fmt.Errorf("data_offsets [%d,%d]: the file is truncated, it has %d bytes of data, want %d",
+		e.offset, e.offset+e.size, dataBytes, end))
+}
+
+// sortEntries sorts the entries.
+func sortEntries(entries []entry, compare func(a, b *entry) int) {
+	c := func(a, b entry) int { return compare(&a, &b) }
+	if !slices.IsSortedFunc(entries, c) {
+		slices.SortFunc(entries, c)
+	}
+}
