@@ -1,0 +1,63 @@
+package merge
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+	"unsafe"
+
+	"github.com/modelavg/modelavg/checkpoint"
+)
+
+func TestReverse(t *testing.T) {
+	for _, test := range []struct {
+		size int
+		want []byte
+	}{
+		{2, []byte{2, 1, 4, 3, 6, 5, 8, 7}},
+		{4, []byte{4, 3, 2, 1, 8, 7, 6, 5}},
+		{8, []byte{8, 7, 6, 5, 4, 3, 2, 1}},
+	} {
+		p := []byte{1, 2, 3, 4, 5, 6, 7, 8}
+		if reverse(p, test.size); !bytes.Equal(p, test.want) {
+			t.Errorf("size %d: got %v, want %v", test.size, p, test.want)
+		}
+	}
+}
+
+// On a machine taken for one of the other byte order, elements are reversed on the way in and out, or not reversed where
+// they should be: in both cases big-endian elements give the average in big-endian.
+func TestAverageOtherByteOrder(t *testing.T) {
+	defer func(was bool) { littleEndian = was }(littleEndian)
+	littleEndian = !littleEndian
+	b := newBuffer(2, 64)
+	binary.BigEndian.PutUint32(b.data[0], 0x3f800000) // 1
+	binary.BigEndian.PutUint32(b.data[1], 0x40400000) // 3
+	got, err := b.average(checkpoint.F32, 4, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x := binary.BigEndian.Uint32(got); x != 0x40000000 {
+		t.Errorf("got %#x, want %#x", x, 0x40000000)
+	}
+}
+
+func TestAlignedBytes(t *testing.T) {
+	for n := 1; n < 300; n++ {
+		p := alignedBytes(n)
+		if len(p) != n || cap(p) != n || uintptr(unsafe.Pointer(&p[0]))%alignment != 0 {
+			t.Fatalf("%d bytes: length %d, capacity %d, address %p", n, len(p), cap(p), &p[0])
+		}
+	}
+}
+
+func TestFormatBytes(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 999: "999 B", 1000: "1 kB", 1234: "1.23 kB", 999_400: "999 kB", 999_600: "1 MB",
+		2 << 30: "2.15 GB", 1 << 62: "4.61 EB",
+	} {
+		if got := formatBytes(n); got != want {
+			t.Errorf("formatBytes(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
