@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit statuses.
+const (
+	statusDone   = 0
+	statusFailed = 1 // the work could not be done: a file, a signal
+	statusUsage  = 2 // the command line is wrong: nothing was opened
+)
+
+// A failure is an error of the work, not of the command line.
+type failure struct{ err error }
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+// run executes the command line and returns the exit status. Results go to stdout; errors, on one line, and progress to
+// stderr.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return statusDone
+	}
+	// An error that is not a failure comes from reading the command line, by cobra or by the commands.
+	if fail := (*failure)(nil); errors.As(err, &fail) {
+		fmt.Fprintf(stderr, "modelavg: %s\n", oneLine(err))
+		return statusFailed
+	}
+	fmt.Fprintf(stderr, "modelavg: %s (see %s --help)\n", oneLine(err), cmd.CommandPath())
+	return statusUsage
+}
+
+// oneLine returns the text of an error without line breaks, and without the names of the packages that it begins with:
+// they tell a programmer where it comes from, and here all come from modelavg.
+func oneLine(err error) string {
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	text := strings.Join(lines, " ")
+	for _, name := range []string{"modelavg: ", "weighting: ", "checkpoint: "} {
+		text = strings.TrimPrefix(text, name)
+	}
+	return text
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "modelavg",
+		Short: "Average the weights of machine-learning models",
+		Long: `Modelavg averages the weights of model files (safetensors), in fixed memory and with every result rounded once.
+
+F64, F32, F16 and BF16 tensors are averaged; integer and BOOL tensors are copied from the last model that is read, and
+the report names them; other dtypes are refused. All models must have the same tensors. The output appears whole or not
+at all; it may be one of the inputs. A model of weight zero is not read.
+
+Exit status: 0 done, 1 failed (also when stopped by a signal), 2 wrong usage.`,
+		Example: `  modelavg mean -o out.safetensors a.safetensors b.safetensors
+  modelavg weighted -w 0.2,0.5,0.3 -o out.safetensors a.safetensors b.safetensors c.safetensors
+  modelavg ewa --decay 0.9 -o out.safetensors step1.safetensors step2.safetensors step3.safetensors`,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("no command given")
+		},
+	}
+	root.SetVersionTemplate("modelavg {{.Version}}\n")
+	root.AddCommand(newMean(), newWeighted(), newEWA(), newVersion())
+	return root
+}

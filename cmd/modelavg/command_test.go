@@ -1,0 +1,320 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/modelavg/modelavg/checkpoint"
+	"github.com/modelavg/modelavg/kernel"
+)
+
+// writeModel writes a model with the F32 tensor "weight" of these values and the I64 tensor "steps".
+func writeModel(t testing.TB, path string, steps int64, values ...float32) string {
+	t.Helper()
+	w, err := checkpoint.Create(path, []checkpoint.Tensor{
+		{Name: "weight", DType: checkpoint.F32, Shape: []int64{int64(len(values))}},
+		{Name: "steps", DType: checkpoint.I64, Shape: []int64{1}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for name, data := range map[string]any{"weight": values, "steps": steps} {
+		p, err := binary.Append(nil, binary.LittleEndian, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.WriteAt(name, p, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// weightsIn returns the values of the tensor "weight" in a file.
+func weightsIn(t testing.TB, path string) []float32 {
+	t.Helper()
+	m, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	tensor, _ := m.Tensor("weight")
+	p := make([]byte, 4*tensor.Shape[0])
+	if _, err := m.ReadAt("weight", p, 0); err != nil {
+		t.Fatal(err)
+	}
+	values := make([]float32, tensor.Shape[0])
+	if _, err := binary.Decode(p, binary.LittleEndian, values); err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
+
+// inDirectory makes a directory with the models a (1, 10), b (2, 20) and c (4, 40) the working directory.
+func inDirectory(t *testing.T) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	for i, name := range []string{"a", "b", "c"} {
+		x := float32(int(1) << i)
+		writeModel(t, name, int64(i), x, 10*x)
+	}
+}
+
+// files returns the names in the working directory.
+func files(t testing.TB) []string {
+	t.Helper()
+	list, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range list {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// execute runs a command line, words separated by spaces.
+func execute(t testing.TB, line string) (status int, stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	status = run(t.Context(), strings.Fields(line), &out, &err)
+	return status, out.String(), err.String()
+}
+
+func TestAverages(t *testing.T) {
+	for _, test := range []struct {
+		line    string
+		want    []float32
+		weights []string // as printed
+	}{
+		{"mean -o out a", []float32{1, 10}, []string{"1"}},
+		{"mean -o out a b", []float32{1.5, 15}, []string{"0.5", "0.5"}},
+		{"mean -o out a b c", []float32{7.0 / 3, 70.0 / 3}, []string{"0.333333", "0.333333", "0.333333"}},
+		{"mean a b --output=out --workers 3", []float32{1.5, 15}, []string{"0.5", "0.5"}},
+		{"weighted -w 0.25,0.5,0.25 -o out a b c", []float32{2.25, 22.5}, []string{"0.25", "0.5", "0.25"}},
+		{"weighted -w 0.25 -w 0.5 -w 0.25 -o out a b c", []float32{2.25, 22.5}, []string{"0.25", "0.5", "0.25"}},
+		{"weighted -w -1,2 -o out a b", []float32{3, 30}, []string{"-1", "2"}},
+		{"weighted -w 1,2,1 --normalize -o out a b c", []float32{2.25, 22.5}, []string{"0.25", "0.5", "0.25"}},
+		{"weighted -w 100,200,100 --counts -o out a b c", []float32{2.25, 22.5}, []string{"0.25", "0.5", "0.25"}},
+		{"weighted -w 0.5,0,0.5 -o out a b c", []float32{2.5, 25}, []string{"0.5", "0", "0.5"}},
+		{"ewa --decay 0.5 -o out a b c", []float32{21.0 / 7, 210.0 / 7}, []string{"0.142857", "0.285714", "0.571429"}},
+		{"ewa --decay 0.5 --weighting ema -o out a b c", []float32{2.75, 27.5}, []string{"0.25", "0.25", "0.5"}},
+		{"ewa --weighting linear -o out a b c", []float32{17.0 / 6, 170.0 / 6}, []string{"0.166667", "0.333333", "0.5"}},
+		{"ewa --weighting power --gamma 1 -o out a b", []float32{1.75, 17.5}, []string{"0.25", "0.75"}},
+		{"ewa --decay 0.5 --weighting article -o out a b c", []float32{2.5, 25}, []string{"0.25", "0.375", "0.375"}},
+	} {
+		inDirectory(t)
+		status, stdout, stderr := execute(t, test.line)
+		if status != statusDone || stderr != "" {
+			t.Errorf("%s: status %d, stderr %q", test.line, status, stderr)
+			continue
+		}
+		if got := weightsIn(t, "out"); !slices.Equal(got, test.want) {
+			t.Errorf("%s: got %v, want %v", test.line, got, test.want)
+		}
+		lines := strings.Split(stdout, "\n")
+		for i, w := range test.weights {
+			fields := strings.Fields(lines[i])
+			if len(fields) < 3 || fields[0] != "weight" || fields[1] != w || fields[2] != string(rune('a'+i)) {
+				t.Errorf("%s: line %d of the output is %q, want weight %s", test.line, i, lines[i], w)
+			}
+		}
+		if report := lines[len(test.weights)]; !strings.HasPrefix(report, "out: 1 tensor averaged, 1 copied from ") ||
+			!strings.HasSuffix(report, ": steps") {
+			t.Errorf("%s: report %q", test.line, report)
+		}
+		if len(lines) != len(test.weights)+3 {
+			t.Errorf("%s: %d lines of output\n%s", test.line, len(lines)-1, stdout)
+		}
+		if got := files(t); !slices.Equal(got, []string{"a", "b", "c", "out"}) {
+			t.Errorf("%s: files %q", test.line, got)
+		}
+	}
+}
+
+// power --sigma 0.2 has gamma 1.8348…, by Karras et al. 2024; the newest of two models has 1 - 2^-(gamma+1).
+func TestPowerSigma(t *testing.T) {
+	inDirectory(t)
+	status, stdout, stderr := execute(t, "ewa --weighting power --sigma 0.2 -o out a b")
+	if status != statusDone || !strings.Contains(stdout, "weight 0.14") {
+		t.Errorf("status %d\n%s%s", status, stdout, stderr)
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	for _, test := range []struct{ line, want string }{
+		{"", "no command given (see modelavg --help)"},
+		{"maen -o out a b", `unknown command "maen" for "modelavg"`},
+		{"--bogus", "unknown flag: --bogus (see modelavg --help)"},
+		{"mean a b", "no output file given: -o FILE is required (see modelavg mean --help)"},
+		{"mean -o out", "no model files given (see modelavg mean --help)"},
+		{"mean -o out --bogus a b", "unknown flag: --bogus (see modelavg mean --help)"},
+		{"mean a b -o", "flag needs an argument: 'o' in -o (see modelavg mean --help)"},
+		{"mean -o out --workers -1 a b", "--workers -1: want 0 or more (see modelavg mean --help)"},
+		{"mean -o out --workers x a b", `invalid argument "x" for "--workers" flag`},
+		{"mean -o out -w 0.5,0.5 a b", "unknown shorthand flag: 'w' in -w (see modelavg mean --help)"},
+		{"weighted -o out a b", "no weights given: -w WEIGHT,... is required"},
+		{"weighted -w 0.5,0.5 -o out a b c", "2 weights for 3 files (see modelavg weighted --help)"},
+		{"weighted -w 0.2,0.3,0.5 -o out a b", "3 weights for 2 files (see modelavg weighted --help)"},
+		{"weighted -w 0.5,0.4 -o out a b", "modelavg: weights do not sum to one: "},
+		{"weighted -w 0.5,NaN -o out a b", "invalid weight"},
+		{"weighted -w 0.5,Inf -o out a b", "invalid weight"},
+		{"weighted -w 0.5,x -o out a b", `weight 2 is "x": want a number`},
+		{"weighted -w 0.5, -o out a b", `weight 2 is "": want a number`},
+		{"weighted -w 1,-1 --normalize -o out a b", "invalid weight"},
+		{"weighted -w 0,0 --normalize -o out a b", "sum"},
+		{"weighted -w 1,1 --normalize --counts -o out a b", "--normalize and --counts exclude each other"},
+		{"weighted -w 1.5,1 --counts -o out a b", `count 1 is "1.5": want a whole number`},
+		{"weighted -w 0,0 --counts -o out a b", "sum"},
+		{"weighted -w 1,-2 --counts -o out a b", "invalid weight"},
+		{"ewa -o out a b", "--weighting geometric needs --decay"},
+		{"ewa --decay 1.5 -o out a b", "decay out of range"},
+		{"ewa --decay NaN -o out a b", "decay out of range"},
+		{"ewa --decay 0.9 --weighting linear -o out a b", "--weighting linear takes no --decay"},
+		{"ewa --decay 0.9 --gamma 1 -o out a b", "--weighting geometric takes no --gamma"},
+		{"ewa --weighting power -o out a b", "--weighting power needs --gamma or --sigma"},
+		{"ewa --weighting power --gamma 1 --sigma 0.1 -o out a b", "--gamma and --sigma exclude each other"},
+		{"ewa --weighting power --gamma -1 -o out a b", "gamma out of range"},
+		{"ewa --weighting power --sigma 0.5 -o out a b", "sigma out of range"},
+		{
+			"ewa --weighting exponential --decay 0.9 -o out a b",
+			"--weighting exponential is unknown: want geometric, ema, power, linear, article",
+		},
+		{"version now", `unknown command "now" for "modelavg version"`},
+	} {
+		inDirectory(t)
+		status, stdout, stderr := execute(t, test.line)
+		if status != statusUsage || stdout != "" {
+			t.Errorf("%q: status %d, stdout %q", test.line, status, stdout)
+		}
+		checkErrorLine(t, test.line, stderr, test.want)
+		if got := files(t); !slices.Equal(got, []string{"a", "b", "c"}) {
+			t.Errorf("%q: files %q", test.line, got)
+		}
+	}
+}
+
+func TestFailures(t *testing.T) {
+	inDirectory(t)
+	writeModel(t, "shape", 0, 1, 2, 3)
+	if err := os.WriteFile("text", []byte("this is not a model, but long enough to be one"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir("dir", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	before := files(t)
+	for _, test := range []struct{ line, want string }{
+		{"mean -o out a none", "none"},
+		{"mean -o out a text", "text"},
+		{"mean -o out a dir", "dir"},
+		{"mean -o out a b shape", `models differ from a; shape: tensor "weight" has shape [3], want [2]`},
+		{"weighted -w 1,0 -o out a shape", `models differ from a; shape: tensor "weight" has shape [3], want [2]`},
+		{"mean -o none/out a b", "none"},
+		{"mean -o dir a b", "dir"},
+	} {
+		status, _, stderr := execute(t, test.line)
+		if status != statusFailed {
+			t.Errorf("%q: status %d, want %d", test.line, status, statusFailed)
+		}
+		checkErrorLine(t, test.line, stderr, test.want)
+		if strings.Contains(stderr, "--help") {
+			t.Errorf("%q: points to the help: %s", test.line, stderr)
+		}
+		if got := files(t); !slices.Equal(got, before) {
+			t.Errorf("%q: files %q, want %q", test.line, got, before)
+		}
+	}
+}
+
+// checkErrorLine checks that stderr is one line that begins with the program's name, once, and contains want.
+func checkErrorLine(t *testing.T, line, stderr, want string) {
+	t.Helper()
+	if !strings.HasPrefix(stderr, "modelavg: ") || strings.HasPrefix(stderr, "modelavg: modelavg: ") ||
+		strings.Index(stderr, "\n") != len(stderr)-1 || !strings.Contains(stderr, want) {
+		t.Errorf("%q: stderr %q, want one line with %q", line, stderr, want)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		line := strings.TrimPrefix(c.CommandPath(), "modelavg") + " --help"
+		status, stdout, stderr := execute(t, line)
+		if status != statusDone || stderr != "" {
+			t.Errorf("%s: status %d, stderr %q", line, status, stderr)
+		}
+		if !strings.Contains(stdout, "Examples:\n  modelavg") && !strings.Contains(stdout, "Examples:\n  MODELAVG") {
+			t.Errorf("%s: no example\n%s", line, stdout)
+		}
+		for text := range strings.Lines(stdout) {
+			if len(text) > 121 {
+				t.Errorf("%s: a line of %d bytes: %s", line, len(text)-1, text)
+			}
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newRoot())
+}
+
+func TestVersion(t *testing.T) {
+	status, stdout, stderr := execute(t, "version")
+	want := fmt.Sprintf("%s %s/%s\nkernel %s (of %s)\n", runtime.Version(), runtime.GOOS, runtime.GOARCH,
+		kernel.Implementation(), strings.Join(kernel.Implementations(), ", "))
+	first, rest, _ := strings.Cut(stdout, "\n")
+	if status != statusDone || stderr != "" || first != "modelavg "+version() || rest != want {
+		t.Errorf("status %d, stderr %q, got\n%s\nwant\nmodelavg %s\n%s", status, stderr, stdout, version(), want)
+	}
+	if _, stdout, _ := execute(t, "--version"); stdout != first+"\n" {
+		t.Errorf("--version prints %q, want %q", stdout, first)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for line, want := range map[string]string{
+		"__complete ewa --weighting ":       "article",
+		"__complete mean ":                  "safetensors",
+		"__complete mean --output ":         "safetensors",
+		"__complete ":                       "weighted",
+		"completion bash":                   "bash completion",
+		"completion fish --no-descriptions": "fish",
+	} {
+		args := strings.Fields(line)
+		if strings.HasSuffix(line, " ") {
+			args = append(args, "")
+		}
+		var out, err bytes.Buffer
+		if status := run(t.Context(), args, &out, &err); status != statusDone || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: status %d, want %q in\n%s%s", line, status, want, out.String(), err.String())
+		}
+	}
+}
+
+func TestOutputMayBeAnInput(t *testing.T) {
+	inDirectory(t)
+	if status, _, stderr := execute(t, "mean -o b a b"); status != statusDone {
+		t.Fatal(stderr)
+	}
+	if got := weightsIn(t, filepath.Join(".", "b")); !slices.Equal(got, []float32{1.5, 15}) {
+		t.Errorf("got %v, want [1.5 15]", got)
+	}
+	if got := files(t); !slices.Equal(got, []string{"a", "b", "c"}) {
+		t.Errorf("files %q", got)
+	}
+}

@@ -1,0 +1,19 @@
+// Command modelavg averages the weights of model files.
+//
+//	modelavg mean -o out.safetensors a.safetensors b.safetensors
+//
+// Run modelavg --help for the commands, and modelavg help with the name of one for its flags and an example.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"io"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+)
+
+// A progress is a bar on a terminal; where out is none it writes nothing.
+type progress struct {
+	container *mpb.Progress
+	bar       *mpb.Bar
+}
+
+// newProgress shows a bar for so many bytes to read.
+func newProgress(out io.Writer, total int64) *progress {
+	start := time.Now()
+	container := mpb.New(mpb.WithOutput(out))
+	// A bar that begins without a total is not complete when it gets there: it stays while the file is being flushed.
+	bar := container.AddBar(
+		0,
+		mpb.PrependDecorators(decor.CountersKiloByte("% .1f / % .1f ")),
+		mpb.AppendDecorators(
+			decor.NewAverageSpeed(decor.SizeB1000(0), " % .1f ", start),
+			decor.NewAverageETA(decor.ET_STYLE_GO, start, nil),
+			decor.Name(" left"),
+		),
+	)
+	bar.SetTotal(total, false)
+	return &progress{container, bar}
+}
+
+// update moves the bar.
+func (p *progress) update(done, _ int64) { p.bar.SetCurrent(done) }
+
+// close takes the bar away; the report or the error says the rest.
+func (p *progress) close() {
+	p.bar.Abort(true)
+	p.container.Wait()
+}
