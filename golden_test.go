@@ -146,7 +146,9 @@ func goldenWeighted[T modelavg.Element](t *testing.T) {
 
 // checkClose wants |got − want| ≤ roundings · u · Σ|w·x|, where u is half an ulp of one, plus as many half-ulps of the
 // subnormal range.
-func checkClose[T modelavg.Element](t *testing.T, name string, got, want []T, models [][]T, weights []float64, roundings int) {
+func checkClose[T modelavg.Element](t *testing.T, name string, got, want []T, models [][]T,
+	weights []float64, roundings int,
+) {
 	t.Helper()
 	unit, least := unitRoundoff[T]()
 	for i := range got {

@@ -1,0 +1,340 @@
+package kernel
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/modelavg/modelavg/internal/implementation"
+)
+
+// The lines of the contract that are not about single numbers.
+
+// TestIdentity averages a model with itself, with weights that sum to one, and wants the model back bit for bit.
+func TestIdentity(t *testing.T) {
+	vectors := [][]float64{
+		{1},
+		{0.5, 0.5},
+		{0.9, 0.1},
+		{1.0 / 3, 1.0 / 3, 1.0 / 3},
+		{0.2, 0.5, 0.3},
+		{0.64, 0.288, 0.072},
+		{0x1p-60, 1 - 0x1p-53},
+		{1e-6, 0.25, 0.25, 0.499999},
+	}
+	for _, n := range []int{7, 9, 10, 33}[:thin(4, 2)] {
+		uniform, decay, total := make([]float64, n), make([]float64, n), 0.0
+		for k := range n {
+			uniform[k] = 1 / float64(n)
+			decay[k] = math.Pow(0.8, float64(n-1-k))
+			total += decay[k]
+		}
+		for k := range n {
+			decay[k] /= total
+		}
+		vectors = append(vectors, uniform, decay)
+	}
+	rng := newRand(40)
+	models := map[implementation.Kind][]byte{}
+	all := make([]uint16, 1<<16)
+	for i := range all {
+		all[i] = uint16(i)
+	}
+	models[implementation.Float16], models[implementation.BFloat16] = bytesOf(all), bytesOf(all)
+	for m := range modes {
+		models[implementation.Float32] = append(models[implementation.Float32], binary32.randomElements(rng, m, thin(20_000, 2000))...)
+	}
+	each(t, []implementation.Kind{implementation.Float32, implementation.Float16, implementation.BFloat16}, func(t *testing.T, kind implementation.Kind) {
+		f, model := elementFormat(kind), models[kind]
+		got := make([]byte, len(model))
+		for _, w := range vectors {
+			x := make([][]byte, len(w))
+			for k := range x {
+				x[k] = model
+			}
+			callWeightedSum(kind, got, x, w)
+			if d := f.differ(got, model); d != "" {
+				t.Errorf("weights %v: %s", w, d)
+			}
+		}
+		// A sum of copies, before it is divided, must fit the accumulator: the largest bfloat16 numbers are left out.
+		if kind == implementation.BFloat16 {
+			model = bytes.Clone(model)
+			for i := range len(model) / f.size {
+				if b := f.at(model, i); b&0x7fff >= 0x7c80 && b&0x7fff < 0x7f80 {
+					f.put(model, i, 0)
+				}
+			}
+		}
+		for _, n := range []int{2, 3, 9, 1, 6, 7, 10, 31}[:thin(8, 3)] {
+			x := make([][]byte, n)
+			for k := range x {
+				x[k] = model
+			}
+			callMean(kind, got, x)
+			if d := f.differ(got, model); d != "" {
+				t.Errorf("mean of %d: %s", n, d)
+			}
+		}
+	})
+}
+
+// TestSpecials states, number by number, what becomes of zeros, infinities, NaNs, subnormals and overflow. Every case
+// is run for lengths that end in blocks, in vectors and in tails.
+func TestSpecials(t *testing.T) {
+	inf, nan, negativeZero := math.Inf(1), math.NaN(), math.Copysign(0, -1)
+	type specialCase struct {
+		what  string
+		kinds []implementation.Kind
+		x, w  []float64
+		want  float64
+	}
+	const (
+		f32, f64, f16  = implementation.Float32, implementation.Float64, implementation.Float16
+		bf16, f32n, dd = implementation.BFloat16, implementation.Float32Native, implementation.Float64Wider
+	)
+	cases := []specialCase{
+		{"sum of +0", allKinds, []float64{0, 0}, []float64{1, 1}, 0},
+		{"sum of −0", allKinds, []float64{negativeZero, negativeZero}, []float64{1, 1}, negativeZero},
+		{"one −0", allKinds, []float64{negativeZero}, []float64{0.5}, negativeZero},
+		{"−0 and +0", allKinds, []float64{negativeZero, 0}, []float64{1, 1}, 0},
+		{"cancellation", allKinds, []float64{1.5, 1.5}, []float64{1, -1}, 0},
+		{"negative times zero", allKinds, []float64{0, 0}, []float64{-1, -1}, negativeZero},
+		{"zero weight", allKinds, []float64{2, 3}, []float64{0, 1}, 3},
+		{"negative zero weight", allKinds, []float64{2}, []float64{negativeZero}, negativeZero},
+		{"zero weight times Inf", allKinds, []float64{inf, 3}, []float64{0, 1}, nan},
+		{"zero weight times NaN", allKinds, []float64{nan, 3}, []float64{0, 1}, nan},
+		{"Inf", allKinds, []float64{inf, 3}, []float64{0.5, 0.5}, inf},
+		{"−Inf", allKinds, []float64{3, inf}, []float64{0.5, -0.5}, -inf},
+		{"Inf − Inf", allKinds, []float64{inf, inf}, []float64{1, -1}, nan},
+		{"Inf weight", allKinds, []float64{2, 1}, []float64{inf, 1}, inf},
+		{"Inf weight times zero", allKinds, []float64{0, 1}, []float64{inf, 1}, nan},
+		{"NaN weight", allKinds, []float64{0, 1}, []float64{1, nan}, nan},
+		{"NaN", allKinds, []float64{1, nan, 1}, []float64{1, 1, 1}, nan},
+
+		{"least float16", []implementation.Kind{f16}, []float64{0x1p-24, 0x1p-24}, []float64{0.5, 0.5}, 0x1p-24},
+		{"half the least float16", []implementation.Kind{f16}, []float64{0x1p-24}, []float64{0.5}, 0},
+		{"more than half the least float16", []implementation.Kind{f16}, []float64{0x1p-24}, []float64{0.5000001}, 0x1p-24},
+		{"minus half the least float16", []implementation.Kind{f16}, []float64{0x1p-24}, []float64{-0.5}, negativeZero},
+		{"below float16's overflow", []implementation.Kind{f16}, []float64{65504, 15.99}, []float64{1, 1}, 65504},
+		{"float16 overflow", []implementation.Kind{f16}, []float64{65504, 16}, []float64{1, 1}, inf},
+		{"float16 overflow, negative", []implementation.Kind{f16}, []float64{65504}, []float64{-2}, -inf},
+		{"beyond float16 between", []implementation.Kind{f16}, []float64{65504, 65504}, []float64{16, -15}, 65504},
+
+		{"least bfloat16", []implementation.Kind{bf16}, []float64{0x1p-133, 0x1p-133}, []float64{0.5, 0.5}, 0x1p-133},
+		{"half the least bfloat16", []implementation.Kind{bf16}, []float64{0x1p-133}, []float64{0.5}, 0},
+		{"subnormal bfloat16", []implementation.Kind{bf16}, []float64{0x7fp-133}, []float64{1}, 0x7fp-133},
+		{"bfloat16 overflow", []implementation.Kind{bf16}, []float64{0xffp120}, []float64{1.002}, inf},
+		{"below bfloat16's overflow", []implementation.Kind{bf16}, []float64{0xffp120}, []float64{1.0019}, 0xffp120},
+		{"overflow between in float32", []implementation.Kind{bf16, f32n}, []float64{0x1p127, 0x1p127, 0x1p127}, []float64{1, 1, -1}, inf},
+
+		{"least float32", []implementation.Kind{f32}, []float64{0x1p-149, 0x1p-149}, []float64{0.5, 0.5}, 0x1p-149},
+		{"half the least float32", []implementation.Kind{f32, f32n}, []float64{0x1p-149}, []float64{0.5}, 0},
+		{"quarters of the least float32", []implementation.Kind{f32}, []float64{0x1p-149, 0x1p-149, 0x1p-149}, []float64{0.25, 0.25, 0.25}, 0x1p-149},
+		{"quarters of the least float32, native", []implementation.Kind{f32n}, []float64{0x1p-149, 0x1p-149, 0x1p-149}, []float64{0.25, 0.25, 0.25}, 0},
+		{"float32 overflow", []implementation.Kind{f32, f32n}, []float64{math.MaxFloat32, math.MaxFloat32}, []float64{1, 1}, inf},
+		{"beyond float32 between", []implementation.Kind{f32}, []float64{math.MaxFloat32, math.MaxFloat32}, []float64{2, -1}, math.MaxFloat32},
+
+		{"least float64", []implementation.Kind{f64, dd}, []float64{0x1p-1074, 0x1p-1074}, []float64{1, 1}, 0x1p-1073},
+		{"float64 overflow", []implementation.Kind{f64, dd}, []float64{math.MaxFloat64, math.MaxFloat64}, []float64{1, 1}, inf},
+		{"float64 overflow and back", []implementation.Kind{f64, dd}, []float64{math.MaxFloat64, math.MaxFloat64, math.MaxFloat64}, []float64{1, 1, -1}, inf},
+		{"lost in float64", []implementation.Kind{f64}, []float64{1, 0x1p-60, 1}, []float64{1, 1, -1}, 0},
+		{"kept in double-double", []implementation.Kind{dd}, []float64{1, 0x1p-60, 1}, []float64{1, 1, -1}, 0x1p-60},
+		{"low half of a product", []implementation.Kind{dd}, []float64{1 + 0x1p-52, 1}, []float64{1 + 0x1p-52, -(1 + 0x1p-51)}, 0x1p-104},
+		{"weight beyond float32", []implementation.Kind{f16, bf16, f32n}, []float64{1}, []float64{1e39}, inf},
+		{"weight below float32", []implementation.Kind{f16, bf16, f32n}, []float64{1}, []float64{1e-46}, 0},
+	}
+	each(t, allKinds, func(t *testing.T, kind implementation.Kind) {
+		f := elementFormat(kind)
+		for _, c := range cases {
+			applies := false
+			for _, k := range c.kinds {
+				applies = applies || k == kind
+			}
+			if !applies {
+				continue
+			}
+			want := convert(binary64, f, math.Float64bits(c.want))
+			for _, n := range []int{1, 2, 3, 7, 9, 17, 40, 129, 300} {
+				x, got := make([][]byte, len(c.x)), make([]byte, n*f.size)
+				for k := range x {
+					x[k] = make([]byte, n*f.size)
+					for i := range n {
+						f.put(x[k], i, convert(binary64, f, math.Float64bits(c.x[k])))
+					}
+				}
+				callWeightedSum(kind, got, x, c.w)
+				for i := range n {
+					if g := f.at(got, i); !f.equal(g, want) {
+						t.Errorf("%s: n=%d: element %d is %#x, want %#x", c.what, n, i, g, want)
+						break
+					}
+				}
+			}
+		}
+	})
+}
+
+// TestZeroAllocations counts allocations of every exported function: in calls whose arguments are on the caller's stack,
+// where nothing may escape, and for more models than a group, which need a tile.
+func TestZeroAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool drop what is put into it")
+	}
+	check := func(t *testing.T, what string, f func()) {
+		t.Helper()
+		f()
+		if a := testing.AllocsPerRun(20, f); a != 0 {
+			t.Errorf("%s allocates %v times", what, a)
+		}
+	}
+	onEach(t, func(impl implementation.Implementation) {
+		t.Run(impl.String(), func(t *testing.T) {
+			check(t, "WeightedSumFloat32", func() {
+				var dst, a [9]float32
+				WeightedSumFloat32(dst[:], [][]float32{a[:], dst[:]}, []float64{0.5, 0.5})
+			})
+			check(t, "WeightedSumFloat64", func() {
+				var dst, a [9]float64
+				WeightedSumFloat64(dst[:], [][]float64{a[:], dst[:]}, []float64{0.5, 0.5})
+			})
+			check(t, "WeightedSumFloat16", func() {
+				var dst, a [9]uint16
+				WeightedSumFloat16(dst[:], [][]uint16{a[:], dst[:]}, []float64{0.5, 0.5})
+			})
+			check(t, "WeightedSumBFloat16", func() {
+				var dst, a [9]uint16
+				WeightedSumBFloat16(dst[:], [][]uint16{a[:], dst[:]}, []float64{0.5, 0.5})
+			})
+			check(t, "WeightedSumFloat32Native", func() {
+				var dst, a [9]float32
+				WeightedSumFloat32Native(dst[:], [][]float32{a[:], dst[:]}, []float64{0.5, 0.5})
+			})
+			check(t, "WeightedSumFloat64Wider", func() {
+				var dst, a [9]float64
+				WeightedSumFloat64Wider(dst[:], [][]float64{a[:], dst[:]}, []float64{0.5, 0.5})
+			})
+			check(t, "MeanFloat32", func() {
+				var dst, a [9]float32
+				MeanFloat32(dst[:], [][]float32{a[:], dst[:]})
+			})
+			check(t, "MeanFloat64", func() {
+				var dst, a [9]float64
+				MeanFloat64(dst[:], [][]float64{a[:], dst[:]})
+			})
+			check(t, "MeanFloat16", func() {
+				var dst, a [9]uint16
+				MeanFloat16(dst[:], [][]uint16{a[:], dst[:]})
+			})
+			check(t, "MeanBFloat16", func() {
+				var dst, a [9]uint16
+				MeanBFloat16(dst[:], [][]uint16{a[:], dst[:]})
+			})
+			check(t, "MeanFloat32Native", func() {
+				var dst, a [9]float32
+				MeanFloat32Native(dst[:], [][]float32{a[:], dst[:]})
+			})
+			check(t, "MeanFloat64Wider", func() {
+				var dst, a [9]float64
+				MeanFloat64Wider(dst[:], [][]float64{a[:], dst[:]})
+			})
+			check(t, "AccumulateFloat32 and RoundFloat32", func() {
+				var acc [9]float64
+				var x [9]float32
+				AccumulateFloat32(acc[:], x[:], 0.5)
+				RoundFloat32(x[:], acc[:], 3)
+			})
+			check(t, "AccumulateFloat64 and RoundFloat64", func() {
+				var acc, x [9]float64
+				AccumulateFloat64(acc[:], x[:], 0.5)
+				RoundFloat64(x[:], acc[:], 3)
+			})
+			check(t, "AccumulateFloat16 and RoundFloat16", func() {
+				var acc [9]float32
+				var x [9]uint16
+				AccumulateFloat16(acc[:], x[:], 0.5)
+				RoundFloat16(x[:], acc[:], 3)
+			})
+			check(t, "AccumulateBFloat16 and RoundBFloat16", func() {
+				var acc [9]float32
+				var x [9]uint16
+				AccumulateBFloat16(acc[:], x[:], 0.5)
+				RoundBFloat16(x[:], acc[:], 3)
+			})
+			for _, models := range []int{1, 8, 9, 40} {
+				const n = 300
+				w := make([]float64, models)
+				single, double, half := make([][]float32, models), make([][]float64, models), make([][]uint16, models)
+				for k := range w {
+					single[k], double[k], half[k] = make([]float32, n), make([]float64, n), make([]uint16, n)
+				}
+				dst32, dst64, dst16 := make([]float32, n), make([]float64, n), make([]uint16, n)
+				check(t, fmt.Sprintf("%d models", models), func() {
+					WeightedSumFloat32(dst32, single, w)
+					WeightedSumFloat32Native(dst32, single, w)
+					WeightedSumFloat64(dst64, double, w)
+					WeightedSumFloat64Wider(dst64, double, w)
+					WeightedSumFloat16(dst16, half, w)
+					WeightedSumBFloat16(dst16, half, w)
+					MeanFloat32(dst32, single)
+					MeanFloat32Native(dst32, single)
+					MeanFloat64(dst64, double)
+					MeanFloat64Wider(dst64, double)
+					MeanFloat16(dst16, half)
+					MeanBFloat16(dst16, half)
+				})
+			}
+		})
+	})
+}
+
+// TestPanics: a call that does not fit panics with a message that says what is wrong, and has written nothing.
+func TestPanics(t *testing.T) {
+	const n = 5
+	refused := func(t *testing.T, want string, f func()) {
+		t.Helper()
+		defer func() {
+			t.Helper()
+			if got := recover(); got != want {
+				t.Errorf("panic %v, want %q", got, want)
+			}
+		}()
+		f()
+	}
+	each(t, allKinds, func(t *testing.T, kind implementation.Kind) {
+		f, a := elementFormat(kind), accumulatorFormat(kind)
+		dst := bytes.Repeat([]byte{0x5a}, n*f.size)
+		short, model, long := make([]byte, (n-1)*f.size), make([]byte, n*f.size), make([]byte, (n+1)*f.size)
+
+		refused(t, "kernel: no models", func() { callWeightedSum(kind, dst, nil, nil) })
+		refused(t, "kernel: no models", func() { callMean(kind, dst, [][]byte{}) })
+		refused(t, "kernel: no models", func() { callMean(kind, nil, nil) })
+		refused(t, "kernel: len(w) is 1, want len(x) = 2", func() { callWeightedSum(kind, dst, [][]byte{model, model}, []float64{1}) })
+		refused(t, "kernel: len(w) is 0, want len(x) = 1", func() { callWeightedSum(kind, dst, [][]byte{model}, nil) })
+		refused(t, "kernel: len(w) is 3, want len(x) = 2", func() { callWeightedSum(kind, dst, [][]byte{model, model}, []float64{1, 2, 3}) })
+		refused(t, "kernel: len(x[1]) is 4, want len(dst) = 5", func() { callWeightedSum(kind, dst, [][]byte{model, short}, []float64{1, 1}) })
+		refused(t, "kernel: len(x[0]) is 6, want len(dst) = 5", func() { callWeightedSum(kind, dst, [][]byte{long, model}, []float64{1, 1}) })
+		refused(t, "kernel: len(x[2]) is 0, want len(dst) = 5", func() { callMean(kind, dst, [][]byte{model, model, nil}) })
+		refused(t, "kernel: len(x[0]) is 5, want len(dst) = 0", func() { callMean(kind, nil, [][]byte{model}) })
+		if kind <= implementation.BFloat16 {
+			acc := bytes.Repeat([]byte{0x5a}, n*a.size)
+			refused(t, "kernel: len(x) is 4, want len(acc) = 5", func() { callAccumulate(kind, acc, short, 1) })
+			refused(t, "kernel: len(x) is 6, want len(acc) = 5", func() { callAccumulate(kind, acc, long, 1) })
+			refused(t, "kernel: len(acc) is 5, want len(dst) = 4", func() { callRound(kind, short, acc, 1) })
+			refused(t, "kernel: len(acc) is 0, want len(dst) = 5", func() { callRound(kind, dst, nil, 1) })
+			if !bytes.Equal(acc, bytes.Repeat([]byte{0x5a}, n*a.size)) {
+				t.Error("a refused call changed acc")
+			}
+		}
+		if !bytes.Equal(dst, bytes.Repeat([]byte{0x5a}, n*f.size)) {
+			t.Error("a refused call changed dst")
+		}
+		if !bytes.Equal(short, make([]byte, len(short))) {
+			t.Error("a refused call changed dst")
+		}
+		// Nothing is a legal length.
+		callWeightedSum(kind, nil, [][]byte{nil, {}}, []float64{1, 2})
+		callMean(kind, []byte{}, [][]byte{nil})
+	})
+}
