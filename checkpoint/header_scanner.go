@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"unicode/utf16"
@@ -84,8 +85,8 @@ func (s *headerScanner) enter(open byte, want string) error {
 	return nil
 }
 
-// more reads what follows an element of an array or object: a comma, or the closing delimiter. It returns false after
-// the latter. Before the first element there is no comma.
+// more reads what is between two elements: a comma, or before the first of them nothing. It returns false after the
+// closing delimiter, which it reads too.
 func (s *headerScanner) more(first bool, closing byte, want string) (bool, error) {
 	switch c := s.next(); {
 	case c == closing:
@@ -101,43 +102,46 @@ func (s *headerScanner) more(first bool, closing byte, want string) (bool, error
 	return false, s.fail(want)
 }
 
-// object reads an object. It calls member for every key; member has to read the value, and may use key until then.
-func (s *headerScanner) object(member func(key []byte) error) error {
-	if err := s.enter('{', "an object"); err != nil {
-		return err
+// An object is read by enterObject, and then nextKey, false for first after the first time, until it returns false.
+// After every key the value has to be read; the key is good until a string is read.
+func (s *headerScanner) enterObject() error { return s.enter('{', "an object") }
+
+func (s *headerScanner) nextKey(first bool) ([]byte, bool, error) {
+	ok, err := s.more(first, '}', "',' or '}'")
+	if !ok {
+		return nil, false, err
 	}
-	for first := true; ; first = false {
-		ok, err := s.more(first, '}', "',' or '}'")
-		if !ok {
-			return err
-		}
-		key, err := s.string("a string as key")
-		if err != nil {
-			return err
-		}
-		if err := s.expect(':', "':'"); err != nil {
-			return err
-		}
-		if err := member(key); err != nil {
-			return err
+	key, err := s.string("a string as key")
+	if err == nil {
+		err = s.expect(':', "':'")
+	}
+	return key, err == nil, err
+}
+
+// countMembers reads the rest of an object that was entered and returns how many members it has, up to an error.
+func (s *headerScanner) countMembers() int {
+	for n := 0; ; n++ {
+		if _, ok, _ := s.nextKey(n == 0); !ok || s.skip() != nil {
+			return n
 		}
 	}
 }
 
-// array reads an array. It calls element for each of its elements, which has to read it.
-func (s *headerScanner) array(element func() error) error {
-	if err := s.enter('[', "an array"); err != nil {
-		return err
+// An array is read by enterArray, and then nextElement, false for first after the first time, until it returns false.
+// After every call the element has to be read.
+func (s *headerScanner) enterArray() error { return s.enter('[', "an array") }
+
+func (s *headerScanner) nextElement(first bool) (bool, error) {
+	return s.more(first, ']', "',' or ']'")
+}
+
+// rest returns what is not read up to the next c, or all of it.
+func (s *headerScanner) rest(c byte) []byte {
+	rest := s.text[s.pos:]
+	if i := bytes.IndexByte(rest, c); i >= 0 {
+		return rest[:i]
 	}
-	for first := true; ; first = false {
-		ok, err := s.more(first, ']', "',' or ']'")
-		if !ok {
-			return err
-		}
-		if err := element(); err != nil {
-			return err
-		}
-	}
+	return rest
 }
 
 // string reads a string and returns its value, which is good until the next string is read.
@@ -299,9 +303,9 @@ func (s *headerScanner) uint() (uint64, error) {
 func (s *headerScanner) skip() error {
 	switch c := s.next(); {
 	case c == '{':
-		return s.object(func([]byte) error { return s.skip() })
+		return s.skipObject()
 	case c == '[':
-		return s.array(s.skip)
+		return s.skipArray()
 	case c == '"':
 		_, err := s.string("a string")
 		return err
@@ -315,6 +319,34 @@ func (s *headerScanner) skip() error {
 		return s.skipNumber()
 	}
 	return s.fail("a value")
+}
+
+func (s *headerScanner) skipObject() error {
+	if err := s.enterObject(); err != nil {
+		return err
+	}
+	for first := true; ; first = false {
+		if _, ok, err := s.nextKey(first); !ok {
+			return err
+		}
+		if err := s.skip(); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *headerScanner) skipArray() error {
+	if err := s.enterArray(); err != nil {
+		return err
+	}
+	for first := true; ; first = false {
+		if ok, err := s.nextElement(first); !ok {
+			return err
+		}
+		if err := s.skip(); err != nil {
+			return err
+		}
+	}
 }
 
 // literal reads the word.

@@ -1,12 +1,11 @@
 package checkpoint
 
 import (
-	"cmp"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"unicode/utf8"
 )
 
@@ -74,8 +73,7 @@ type header struct {
 	entries  []entry
 	metadata map[string]string // nil if there is none
 
-	dims  []int64 // a block of dimensions, from which the shapes are cut
-	shape []int64 // the shape that is being read
+	dims []int64 // a block of dimensions, from which the shapes are cut
 }
 
 // inTensor says that err is about the named tensor.
@@ -89,30 +87,35 @@ func parseHeader(text []byte) (*header, error) {
 	if !utf8.Valid(text) {
 		return nil, invalidUTF8(text)
 	}
-	h := new(header)
+	// Every tensor has this key. Only a hostile header has it more often, and no more than once in 14 bytes.
+	h := &header{entries: make([]entry, 0, bytes.Count(text, []byte(`"data_offsets"`)))}
 	s := &headerScanner{text: text}
-	var hasMetadata bool
-	err := s.object(func(key []byte) error {
-		if string(key) != metadataKey {
-			return h.parseTensor(s, string(key))
-		}
-		if hasMetadata {
-			return fmt.Errorf("%s: given twice", metadataKey)
-		}
-		var err error
-		hasMetadata, err = h.parseMetadata(s)
-		if err != nil {
-			return fmt.Errorf("%s: %w", metadataKey, err)
-		}
-		return nil
-	})
-	if err == nil {
-		err = s.end()
-	}
-	if err != nil {
+	if err := s.enterObject(); err != nil {
 		return nil, err
 	}
-	return h, nil
+	var hasMetadata bool
+	for first := true; ; first = false {
+		key, ok, err := s.nextKey(first)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return h, s.end()
+		}
+		if string(key) == metadataKey {
+			if hasMetadata {
+				return nil, fmt.Errorf("%s: given twice", metadataKey)
+			}
+			if hasMetadata, err = h.parseMetadata(s); err != nil {
+				return nil, fmt.Errorf("%s: %w", metadataKey, err)
+			}
+			continue
+		}
+		name := string(key)
+		if err := h.parseTensor(s, name); err != nil {
+			return nil, inTensor(name, err)
+		}
+	}
 }
 
 // invalidUTF8 says where the text is no UTF-8.
@@ -132,19 +135,26 @@ func (h *header) parseMetadata(s *headerScanner) (bool, error) {
 	if s.next() == 'n' {
 		return false, s.literal("null")
 	}
-	h.metadata = make(map[string]string)
-	return true, s.object(func(key []byte) error {
+	if err := s.enterObject(); err != nil {
+		return false, err
+	}
+	ahead := *s
+	h.metadata = make(map[string]string, ahead.countMembers())
+	for first := true; ; first = false {
+		key, ok, err := s.nextKey(first)
+		if !ok {
+			return true, err
+		}
 		k := string(key)
 		if _, ok := h.metadata[k]; ok {
-			return fmt.Errorf("key %s: given twice", quote(k))
+			return false, fmt.Errorf("key %s: given twice", quote(k))
 		}
 		value, err := s.string("a string")
 		if err != nil {
-			return fmt.Errorf("key %s: %w", quote(k), err)
+			return false, fmt.Errorf("key %s: %w", quote(k), err)
 		}
 		h.metadata[k] = string(value)
-		return nil
-	})
+	}
 }
 
 // The fields of a tensor.
@@ -162,21 +172,33 @@ func (h *header) parseTensor(s *headerScanner, name string) error {
 	e := entry{Tensor: Tensor{Name: name}}
 	var begin, end uint64
 	var seen int
-	err := s.object(func(key []byte) error {
+	if err := s.enterObject(); err != nil {
+		return err
+	}
+	for first := true; ; first = false {
+		key, ok, err := s.nextKey(first)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
 		var field int
-		var err error
 		switch string(key) {
 		case "dtype":
 			field = fieldDType
 			e.DType, err = parseDTypeField(s)
 		case "shape":
 			field = fieldShape
-			err = h.parseShape(s)
+			e.Shape, err = h.parseShape(s)
 		case "data_offsets":
 			field = fieldOffsets
 			begin, end, err = parseOffsets(s)
 		default:
-			return s.skip()
+			if err := s.skip(); err != nil {
+				return err
+			}
+			continue
 		}
 		if err == nil && seen&field != 0 {
 			err = errors.New("given twice")
@@ -185,28 +207,22 @@ func (h *header) parseTensor(s *headerScanner, name string) error {
 			return fmt.Errorf("%s: %w", fieldNames[field], err)
 		}
 		seen |= field
-		return nil
-	})
-	if err != nil {
-		return inTensor(name, err)
 	}
 	for field := fieldDType; field <= fieldOffsets; field <<= 1 {
 		if seen&field == 0 {
-			return inTensor(name, fmt.Errorf("no %s", fieldNames[field]))
+			return fmt.Errorf("no %s", fieldNames[field])
 		}
 	}
-	e.Shape = h.cutShape()
 	_, want, err := e.Tensor.size()
 	switch {
 	case err != nil:
-		return inTensor(name, err)
+		return err
 	case end < begin:
-		return inTensor(name, fmt.Errorf("data_offsets [%d,%d]: the end is before the beginning", begin, end))
+		return fmt.Errorf("data_offsets [%d,%d]: the end is before the beginning", begin, end)
 	case end-begin != uint64(want):
-		return inTensor(name, fmt.Errorf("data_offsets [%d,%d]: %d bytes, want %d for %s",
-			begin, end, end-begin, want, e.kind()))
+		return fmt.Errorf("data_offsets [%d,%d]: %d bytes, want %d for %s", begin, end, end-begin, want, e.kind())
 	case end > math.MaxInt64:
-		return inTensor(name, fmt.Errorf("data_offsets [%d,%d]: overflows the range of file offsets", begin, end))
+		return fmt.Errorf("data_offsets [%d,%d]: overflows the range of file offsets", begin, end)
 	}
 	e.offset, e.size = int64(begin), want
 	h.entries = append(h.entries, e)
@@ -226,78 +242,76 @@ func parseDTypeField(s *headerScanner) (DType, error) {
 	return d, nil
 }
 
-// parseShape reads the value of shape into h.shape.
-func (h *header) parseShape(s *headerScanner) error {
-	h.shape = h.shape[:0]
-	return s.array(func() error {
+// parseShape reads the value of shape.
+func (h *header) parseShape(s *headerScanner) ([]int64, error) {
+	if err := s.enterArray(); err != nil {
+		return nil, err
+	}
+	// A dimension takes two bytes at least, whatever the number of commas.
+	rest := s.rest(']')
+	shape := h.newShape(min(bytes.Count(rest, []byte{','}), len(rest)/2) + 1)
+	for first := true; ; first = false {
+		ok, err := s.nextElement(first)
+		if !ok {
+			return shape, err
+		}
 		d, err := s.uint()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if d > math.MaxInt64 {
-			return fmt.Errorf("dimension %d is %d, want at most %d", len(h.shape), d, int64(math.MaxInt64))
+			return nil, fmt.Errorf("dimension %d is %d, want at most %d", len(shape), d, int64(math.MaxInt64))
 		}
-		h.shape = append(h.shape, int64(d))
-		return nil
-	})
+		shape = append(shape, int64(d))
+	}
 }
 
 // dimsBlock is how many dimensions are allocated at a time: one allocation for some hundred tensors.
 const dimsBlock = 1024
 
-// cutShape returns a copy of h.shape.
-func (h *header) cutShape() []int64 {
-	n := len(h.shape)
-	switch {
-	case n == 0:
-		return []int64{} // not nil, which would be another value in JSON
-	case n > dimsBlock/4:
-		return slices.Clone(h.shape)
+// newShape returns an empty shape with room for n dimensions.
+func (h *header) newShape(n int) []int64 {
+	if n > dimsBlock/4 {
+		return make([]int64, 0, n)
 	}
 	if len(h.dims) < n {
 		h.dims = make([]int64, dimsBlock)
 	}
-	shape := h.dims[:n:n]
+	shape := h.dims[:0:n]
 	h.dims = h.dims[n:]
-	copy(shape, h.shape)
 	return shape
 }
 
 // parseOffsets reads the value of data_offsets.
 func parseOffsets(s *headerScanner) (begin, end uint64, err error) {
-	var n int
-	err = s.array(func() error {
-		offset, err := s.uint()
-		if err != nil {
-			return err
-		}
-		if n == 2 {
-			return errors.New("got more than two numbers, want [begin, end]")
-		}
-		if n == 0 {
-			begin = offset
-		} else {
-			end = offset
-		}
-		n++
-		return nil
-	})
-	if err == nil && n < 2 {
-		err = fmt.Errorf("got %d numbers, want [begin, end]", n)
+	if err := s.enterArray(); err != nil {
+		return 0, 0, err
 	}
-	return begin, end, err
+	for n := 0; ; n++ {
+		ok, err := s.nextElement(n == 0)
+		switch {
+		case err != nil:
+			return 0, 0, err
+		case !ok && n < 2:
+			return 0, 0, fmt.Errorf("got %d numbers, want [begin, end]", n)
+		case !ok:
+			return begin, end, nil
+		case n == 2:
+			return 0, 0, errors.New("got more than two numbers, want [begin, end]")
+		}
+		begin = end
+		if end, err = s.uint(); err != nil {
+			return 0, 0, err
+		}
+	}
 }
 
 // check checks that no name comes twice and that the tensors cover dataBytes, the size of the data, without holes or
 // overlaps. It leaves the entries sorted by name.
 func (h *header) check(dataBytes int64) error {
-	// A file lists its tensors in the order of their data or of their names, mostly, so sorting is rarely any work. An
-	// error about data has to wait: of two tensors with one name it is the name that should be reported.
-	sortEntries(h.entries, func(a, b *entry) int {
-		return cmp.Or(cmp.Compare(a.offset, b.offset), cmp.Compare(a.size, b.size))
-	})
+	// An error about data has to wait: of two tensors with one name it is the name that should be reported.
 	coverage := h.checkCoverage(dataBytes)
-	sortEntries(h.entries, func(a, b *entry) int { return cmp.Compare(a.Name, b.Name) })
+	h.entries = sortByName(h.entries)
 	for i := 1; i < len(h.entries); i++ {
 		if name := h.entries[i].Name; name == h.entries[i-1].Name {
 			return inTensor(name, errors.New("given twice"))
@@ -306,11 +320,11 @@ func (h *header) check(dataBytes int64) error {
 	return coverage
 }
 
-// checkCoverage checks entries that are sorted by offset.
+// checkCoverage checks that the tensors cover the data.
 func (h *header) checkCoverage(dataBytes int64) error {
 	var end int64
-	for i := range h.entries {
-		e := &h.entries[i]
+	var truncated *entry // the first that is not whole
+	for e := range byOffset(h.entries) {
 		if e.offset != end {
 			what := "a hole before it"
 			if e.offset < end {
@@ -320,26 +334,17 @@ func (h *header) checkCoverage(dataBytes int64) error {
 				e.offset, e.offset+e.size, what, end))
 		}
 		end += e.size
+		if end > dataBytes && truncated == nil {
+			truncated = e
+		}
 	}
-	if end == dataBytes {
-		return nil
-	}
-	if end < dataBytes {
+	switch {
+	case truncated != nil:
+		return inTensor(truncated.Name, fmt.Errorf(
+			"data_offsets [%d,%d]: the file is truncated, it has %d bytes of data, want %d",
+			truncated.offset, truncated.offset+truncated.size, dataBytes, end))
+	case end < dataBytes:
 		return fmt.Errorf("%d bytes of data, want %d: %d bytes after the last tensor", dataBytes, end, dataBytes-end)
 	}
-	// The first tensor that is not whole.
-	i, _ := slices.BinarySearchFunc(h.entries, dataBytes+1, func(e entry, limit int64) int {
-		return cmp.Compare(e.offset+e.size, limit)
-	})
-	e := &h.entries[i]
-	return inTensor(e.Name, fmt.Errorf("data_offsets [%d,%d]: the file is truncated, it has %d bytes of data, want %d",
-		e.offset, e.offset+e.size, dataBytes, end))
-}
-
-// sortEntries sorts the entries.
-func sortEntries(entries []entry, compare func(a, b *entry) int) {
-	c := func(a, b entry) int { return compare(&a, &b) }
-	if !slices.IsSortedFunc(entries, c) {
-		slices.SortFunc(entries, c)
-	}
+	return nil
 }

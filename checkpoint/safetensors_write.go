@@ -42,7 +42,7 @@ func layOutSafetensors(tensors []Tensor, metadata map[string]string) (*safetenso
 		}
 		l.entries[i] = e
 	}
-	sortEntries(l.entries, func(a, b *entry) int {
+	slices.SortFunc(l.entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(b.DType, a.DType), cmp.Compare(a.Name, b.Name))
 	})
 	if err := checkNames(tensors); err != nil {
