@@ -138,21 +138,21 @@ func (a *accumulators) round(kind implementation.Kind, dst unsafe.Pointer, i, m 
 // fold is: for i := range m { sum[i] = fma(w[k], x[k][offset+i], sum[i]) }
 func fold(kind implementation.Kind, sum, compensation, x, w unsafe.Pointer, k, offset, m int) {
 	header := unsafe.Add(x, k*sliceHeader)
-	w64, w32 := (*float64)(unsafe.Add(w, k*8)), (*float32)(unsafe.Add(w, k*4))
+	weight := unsafe.Add(w, k*accumulatorSize(kind))
 	switch kind {
 	case implementation.Float32:
-		foldFloat32(unsafe.Slice((*float64)(sum), m), (*(*[]float32)(header))[offset:offset+m], *w64)
+		foldFloat32(unsafe.Slice((*float64)(sum), m), (*(*[]float32)(header))[offset:offset+m], *(*float64)(weight))
 	case implementation.Float64:
-		foldFloat64(unsafe.Slice((*float64)(sum), m), (*(*[]float64)(header))[offset:offset+m], *w64)
+		foldFloat64(unsafe.Slice((*float64)(sum), m), (*(*[]float64)(header))[offset:offset+m], *(*float64)(weight))
 	case implementation.Float16:
-		foldFloat16(unsafe.Slice((*float32)(sum), m), (*(*[]uint16)(header))[offset:offset+m], *w32)
+		foldFloat16(unsafe.Slice((*float32)(sum), m), (*(*[]uint16)(header))[offset:offset+m], *(*float32)(weight))
 	case implementation.BFloat16:
-		foldBFloat16(unsafe.Slice((*float32)(sum), m), (*(*[]uint16)(header))[offset:offset+m], *w32)
+		foldBFloat16(unsafe.Slice((*float32)(sum), m), (*(*[]uint16)(header))[offset:offset+m], *(*float32)(weight))
 	case implementation.Float32Native:
-		foldFloat32Native(unsafe.Slice((*float32)(sum), m), (*(*[]float32)(header))[offset:offset+m], *w32)
+		foldFloat32Native(unsafe.Slice((*float32)(sum), m), (*(*[]float32)(header))[offset:offset+m], *(*float32)(weight))
 	case implementation.Float64Wider:
 		foldFloat64Wider(unsafe.Slice((*float64)(sum), m), unsafe.Slice((*float64)(compensation), m),
-			(*(*[]float64)(header))[offset:offset+m], *w64)
+			(*(*[]float64)(header))[offset:offset+m], *(*float64)(weight))
 	}
 }
 
