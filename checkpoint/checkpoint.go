@@ -13,11 +13,13 @@
 //
 // # What is checked
 //
-// A file is read only if it obeys every rule of the format: the reader accepts what the reference implementation
-// accepts, but refuses duplicate names, which the format forbids and which that implementation cannot see, and shapes
-// with a dimension beyond the int64 range. Headers are treated as hostile: no memory is taken on the word of a length
-// or an offset before it was compared with the size of the file, and errors say which file, which tensor and which
-// field, what was found and what was wanted.
+// A file is read only if it obeys every rule of the format. What the reader accepts is what the reference
+// implementation accepts, with these exceptions: names of tensors and keys of the metadata that come twice are refused,
+// which the format forbids and that implementation does not see; so are tensors written as arrays instead of objects,
+// and dimensions beyond the int64 range.
+//
+// Headers are treated as hostile: no memory is taken on the word of a length or an offset before it was compared with
+// the size of the file, and errors say which file, which tensor and which field, what was found and what was wanted.
 package checkpoint
 
 import (

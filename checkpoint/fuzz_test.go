@@ -46,7 +46,8 @@ func FuzzSafetensorsHeader(f *testing.F) {
 		}
 		for i, w := range want.tensors {
 			g := got.entries[i]
-			if g.Name != w.Name || g.DType != w.DType || !slices.Equal(g.Shape, w.Shape) || g.offset != w.offset || g.size != w.size {
+			if g.Name != w.Name || g.DType != w.DType || !slices.Equal(g.Shape, w.Shape) ||
+				g.offset != w.offset || g.size != w.size {
 				t.Fatalf("header %q: tensor %v at %d, want %v at %d", text, g.Tensor, g.offset, w.Tensor, w.offset)
 			}
 		}
@@ -121,13 +122,15 @@ func referenceHeader(text []byte, dataBytes int) (*referenceResult, error) {
 	r := new(referenceResult)
 	covered := make([]bool, dataBytes)
 	names := make(map[string]bool)
+	var hasMetadata bool
 	for _, m := range object {
 		if m.key == "__metadata__" {
-			if m.value == nil {
-				continue
-			}
-			if r.metadata != nil {
+			if hasMetadata {
 				return nil, errors.New("metadata twice")
+			}
+			hasMetadata = true
+			if m.value == nil {
+				continue // as if it were not there
 			}
 			if r.metadata, err = referenceMetadata(m.value); err != nil {
 				return nil, err
@@ -178,7 +181,7 @@ func checkSurrogates(text []byte) error {
 		e := strings.ToLower(string(text[at[0]:at[1]]))
 		isHigh := strings.HasPrefix(e, `\ud`) && strings.Contains("89ab", e[3:4])
 		isLow := strings.HasPrefix(e, `\ud`) && strings.Contains("cdef", e[3:4])
-		if (high >= 0) != (isLow && high == at[0]) {
+		if isLow != (high == at[0]) || high >= 0 && !isLow {
 			return errors.New("half of a surrogate pair")
 		}
 		high = -1
@@ -228,7 +231,10 @@ func decode(d *json.Decoder) (value any, depth int, err error) {
 		_, err = d.Token()
 		return elements, depth + 1, err
 	}
-	return token, 0, nil
+	if n, ok := token.(json.Number); ok {
+		_, err = n.Float64()
+	}
+	return token, 0, err
 }
 
 func referenceMetadata(value any) (map[string]string, error) {

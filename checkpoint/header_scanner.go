@@ -360,8 +360,20 @@ func (s *headerScanner) literal(word string) error {
 	return nil
 }
 
-// skipNumber reads a number.
+// skipNumber reads a number. One that no binary64 can hold is an error, as it is for the reference implementation.
 func (s *headerScanner) skipNumber() error {
+	start := s.pos
+	if err := s.number(); err != nil {
+		return err
+	}
+	if _, err := strconv.ParseFloat(string(s.text[start:s.pos]), 64); err != nil {
+		return &syntaxError{start, "the number is out of range"}
+	}
+	return nil
+}
+
+// number reads the text of a number.
+func (s *headerScanner) number() error {
 	if s.text[s.pos] == '-' {
 		s.pos++
 	}

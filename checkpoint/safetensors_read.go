@@ -106,7 +106,8 @@ func parseHeader(text []byte) (*header, error) {
 			if hasMetadata {
 				return nil, fmt.Errorf("%s: given twice", metadataKey)
 			}
-			if hasMetadata, err = h.parseMetadata(s); err != nil {
+			hasMetadata = true
+			if err := h.parseMetadata(s); err != nil {
 				return nil, fmt.Errorf("%s: %w", metadataKey, err)
 			}
 			continue
@@ -130,28 +131,28 @@ func invalidUTF8(text []byte) error {
 	}
 }
 
-// parseMetadata reads the value of the metadata, an object of strings or null. It returns false for null.
-func (h *header) parseMetadata(s *headerScanner) (bool, error) {
+// parseMetadata reads the value of the metadata, an object of strings or null.
+func (h *header) parseMetadata(s *headerScanner) error {
 	if s.next() == 'n' {
-		return false, s.literal("null")
+		return s.literal("null")
 	}
 	if err := s.enterObject(); err != nil {
-		return false, err
+		return err
 	}
 	ahead := *s
 	h.metadata = make(map[string]string, ahead.countMembers())
 	for first := true; ; first = false {
 		key, ok, err := s.nextKey(first)
 		if !ok {
-			return true, err
+			return err
 		}
 		k := string(key)
 		if _, ok := h.metadata[k]; ok {
-			return false, fmt.Errorf("key %s: given twice", quote(k))
+			return fmt.Errorf("key %s: given twice", quote(k))
 		}
 		value, err := s.string("a string")
 		if err != nil {
-			return false, fmt.Errorf("key %s: %w", quote(k), err)
+			return fmt.Errorf("key %s: %w", quote(k), err)
 		}
 		h.metadata[k] = string(value)
 	}

@@ -100,7 +100,12 @@ var readTests = []struct {
 		`tensor "a": data_offsets: header byte 49: the integer overflows 64 bits`,
 	},
 	{
-		"huge claim", fileBytes(`{"a":{"dtype":"U8","shape":[1152921504606846976],"data_offsets":[0,1152921504606846976]}}`, 1),
+		"offset far beyond uint64", fileBytes(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,99999999999999999999]}}`, 1),
+		`tensor "a": data_offsets: header byte 49: the integer overflows 64 bits`,
+	},
+	{
+		"huge claim",
+		fileBytes(`{"a":{"dtype":"U8","shape":[1152921504606846976],"data_offsets":[0,1152921504606846976]}}`, 1),
 		`tensor "a": data_offsets [0,1152921504606846976]: the file is truncated, it has 1 bytes of data, ` +
 			`want 1152921504606846976`,
 	},
@@ -220,7 +225,10 @@ var readTests = []struct {
 		"error about the name of nothing", fileBytes(`{"":{"dtype":"U8","shape":[1],"data_offsets":[0,2]}}`, 2),
 		`tensor "": data_offsets [0,2]: 2 bytes, want 1 for U8 [1]`,
 	},
-	{"name in Unicode", fileBytes(`{"größe\u4e16\uD834\uDD1E\n\"\\\/":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1), ""},
+	{
+		"name in Unicode",
+		fileBytes(`{"größe\u4e16\uD834\uDD1E\n\"\\\/":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1), "",
+	},
 	{"the same name, other data", fileBytes(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},`+
 		`"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2), `tensor "a": given twice`},
 	{"the same name, same data", fileBytes(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},`+
@@ -233,6 +241,8 @@ var readTests = []struct {
 	// Metadata.
 	{"metadata null", fileBytes(`{"__metadata__":null}`, 0), ""},
 	{"metadata empty", fileBytes(`{"__metadata__":{}}`, 0), ""},
+	{"metadata, then null", fileBytes(`{"__metadata__":{},"__metadata__":null}`, 0), `__metadata__: given twice`},
+	{"metadata null, then not", fileBytes(`{"__metadata__":null,"__metadata__":{}}`, 0), `__metadata__: given twice`},
 	{"metadata twice", fileBytes(`{"__metadata__":{},"__metadata__":{}}`, 0), `__metadata__: given twice`},
 	{
 		"metadata an array", fileBytes(`{"__metadata__":[]}`, 0),
@@ -322,16 +332,18 @@ func TestOpenRules(t *testing.T) {
 
 // A value that is skipped has to be JSON all the same.
 func TestOpenSkippedValues(t *testing.T) {
-	for value, ok := range map[string]bool{
-		`0`: true, `-0`: true, `1.5`: true, `1e5`: true, `1E-5`: true, `0.0e+00`: true, `123456789012345678901234567890`: true,
-		`"\u00e4\b\f\r\t"`: true, `true`: true, `false`: true, `null`: true, `{"a":{"b":[]}}`: true, `[1,"2",[3]]`: true,
-		``: false, `-`: false, `01`: false, `1.`: false, `.5`: false, `1e`: false, `1e+`: false, `+1`: false, `0x1`: false,
-		`tru`: false, `nul`: false, `True`: false, `NaN`: false, `Infinity`: false, `'a'`: false, `[1 2]`: false, `[1,]`: false,
-		`{"a"}`: false, `{"a":}`: false, `{"a":1,}`: false, `{1:2}`: false, `[}`: false, `truefalse`: false, `"\ud800"`: false,
-	} {
+	good := []string{
+		`0`, `-0`, `1.5`, `1e5`, `1E-5`, `0.0e+00`, `1e-999`, `123456789012345678901234567890`, `"\u00e4\b\f\r\t"`,
+		`true`, `false`, `null`, `{"a":{"b":[]}}`, `[1,"2",[3]]`,
+	}
+	bad := []string{
+		``, `-`, `01`, `1.`, `.5`, `1e`, `1e+`, `+1`, `0x1`, `1e999`, `-1e400`, `tru`, `nul`, `True`, `NaN`, `Infinity`,
+		`'a'`, `[1 2]`, `[1,]`, `{"a"}`, `{"a":}`, `{"a":1,}`, `{1:2}`, `[}`, `truefalse`, `"\ud800"`,
+	}
+	for i, value := range append(good, bad...) {
 		path := writeFile(t, fileBytes(`{"a":{"x":`+value+`,"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0))
 		m, err := Open(path)
-		if (err == nil) != ok {
+		if (err == nil) != (i < len(good)) {
 			t.Errorf("value %s: error %v", value, err)
 		}
 		if err == nil {
@@ -353,6 +365,13 @@ func TestOpenValues(t *testing.T) {
 	}
 	if got := m.Tensors(); !reflect.DeepEqual(got, want) {
 		t.Errorf("tensors %v, want %v", got, want)
+	}
+	// A shape that the caller extends stays off the next one.
+	for _, tensor := range m.Tensors() {
+		_ = append(tensor.Shape, 99)
+	}
+	if got := m.Tensors(); !reflect.DeepEqual(got, want) {
+		t.Errorf("tensors %v after appending to their shapes, want %v", got, want)
 	}
 	if want := map[string]string{"format": "pt", "kä\n": "𝄞\x00"}; !maps.Equal(m.Metadata(), want) {
 		t.Errorf("metadata %q, want %q", m.Metadata(), want)
@@ -463,6 +482,7 @@ func TestReadAt(t *testing.T) {
 		{6, 1, "", io.EOF},
 		{1 << 62, 1, "", io.EOF},
 		{3, 0, "", nil},
+		{6, 0, "", io.EOF},
 	} {
 		for i, read := range []func([]byte, int64) (int, error){
 			r.ReadAt, func(p []byte, off int64) (int, error) { return m.ReadAt("b", p, off) },

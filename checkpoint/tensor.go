@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"fmt"
-	"math"
 	"math/bits"
 	"strconv"
 )
@@ -62,7 +61,7 @@ func (t Tensor) size() (elements, bytes int64, err error) {
 		n = lo
 	}
 	hi, nbits := bits.Mul64(n, uint64(t.DType.Bits()))
-	if hi != 0 || n > math.MaxInt64 {
+	if hi != 0 {
 		return 0, 0, fmt.Errorf("shape %s: the number of bits overflows 64 bits in %v", shapeText(t.Shape), t.DType)
 	}
 	if nbits%8 != 0 {

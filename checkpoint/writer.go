@@ -50,9 +50,9 @@ func WithoutSync() CreateOption {
 // has to be closed before Commit: open files cannot be replaced there.) The whole space is reserved at once where
 // the system can do that, so that a disk which is too full is an error of Create and not of a later write.
 //
-// The new file has the permissions of the one it replaces, or those of any new file. A file that nobody may write, going
-// by its permissions, is not replaced. A symbolic link at path is replaced by the file; what it points to remains as it
-// is, since stores of model files keep them under the hash of their contents and link to them.
+// The new file has the permissions of the one it replaces, or those of any new file. A file that nobody may write,
+// going by its permissions, is not replaced. A symbolic link at path is replaced by the file; what it points to remains
+// as it is, since stores of model files keep them under the hash of their contents and link to them.
 //
 // Temporary files that killed runs have left for the same path are removed first, as [RemoveStale] does it.
 //
