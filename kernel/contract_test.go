@@ -43,9 +43,11 @@ func TestIdentity(t *testing.T) {
 	}
 	models[implementation.Float16], models[implementation.BFloat16] = bytesOf(all), bytesOf(all)
 	for m := range modes {
-		models[implementation.Float32] = append(models[implementation.Float32], binary32.randomElements(rng, m, thin(20_000, 2000))...)
+		elements := binary32.randomElements(rng, m, thin(20_000, 2000))
+		models[implementation.Float32] = append(models[implementation.Float32], elements...)
 	}
-	each(t, []implementation.Kind{implementation.Float32, implementation.Float16, implementation.BFloat16}, func(t *testing.T, kind implementation.Kind) {
+	kinds := []implementation.Kind{implementation.Float32, implementation.Float16, implementation.BFloat16}
+	each(t, kinds, func(t *testing.T, kind implementation.Kind) {
 		f, model := elementFormat(kind), models[kind]
 		got := make([]byte, len(model))
 		for _, w := range vectors {
@@ -80,6 +82,14 @@ func TestIdentity(t *testing.T) {
 	})
 }
 
+func repeat(n int, v float64) []float64 {
+	s := make([]float64, n)
+	for i := range s {
+		s[i] = v
+	}
+	return s
+}
+
 // TestSpecials states, number by number, what becomes of zeros, infinities, NaNs, subnormals and overflow. Every case
 // is run for lengths that end in blocks, in vectors and in tails.
 func TestSpecials(t *testing.T) {
@@ -93,57 +103,63 @@ func TestSpecials(t *testing.T) {
 	const (
 		f32, f64, f16  = implementation.Float32, implementation.Float64, implementation.Float16
 		bf16, f32n, dd = implementation.BFloat16, implementation.Float32Native, implementation.Float64Wider
+
+		largest32, largest = math.MaxFloat32, math.MaxFloat64
 	)
+	type list = []float64
+	only := func(kinds ...implementation.Kind) []implementation.Kind { return kinds }
 	cases := []specialCase{
-		{"sum of +0", allKinds, []float64{0, 0}, []float64{1, 1}, 0},
-		{"sum of −0", allKinds, []float64{negativeZero, negativeZero}, []float64{1, 1}, negativeZero},
-		{"one −0", allKinds, []float64{negativeZero}, []float64{0.5}, negativeZero},
-		{"−0 and +0", allKinds, []float64{negativeZero, 0}, []float64{1, 1}, 0},
-		{"cancellation", allKinds, []float64{1.5, 1.5}, []float64{1, -1}, 0},
-		{"negative times zero", allKinds, []float64{0, 0}, []float64{-1, -1}, negativeZero},
-		{"zero weight", allKinds, []float64{2, 3}, []float64{0, 1}, 3},
-		{"negative zero weight", allKinds, []float64{2}, []float64{negativeZero}, negativeZero},
-		{"zero weight times Inf", allKinds, []float64{inf, 3}, []float64{0, 1}, nan},
-		{"zero weight times NaN", allKinds, []float64{nan, 3}, []float64{0, 1}, nan},
-		{"Inf", allKinds, []float64{inf, 3}, []float64{0.5, 0.5}, inf},
-		{"−Inf", allKinds, []float64{3, inf}, []float64{0.5, -0.5}, -inf},
-		{"Inf − Inf", allKinds, []float64{inf, inf}, []float64{1, -1}, nan},
-		{"Inf weight", allKinds, []float64{2, 1}, []float64{inf, 1}, inf},
-		{"Inf weight times zero", allKinds, []float64{0, 1}, []float64{inf, 1}, nan},
-		{"NaN weight", allKinds, []float64{0, 1}, []float64{1, nan}, nan},
-		{"NaN", allKinds, []float64{1, nan, 1}, []float64{1, 1, 1}, nan},
+		{"sum of +0", allKinds, list{0, 0}, list{1, 1}, 0},
+		{"sum of −0", allKinds, list{negativeZero, negativeZero}, list{1, 1}, negativeZero},
+		{"nine −0", allKinds, repeat(9, negativeZero), repeat(9, 0.125), negativeZero},
+		{"17 −0", allKinds, repeat(17, negativeZero), repeat(17, 0.125), negativeZero},
+		{"one −0", allKinds, list{negativeZero}, list{0.5}, negativeZero},
+		{"−0 and +0", allKinds, list{negativeZero, 0}, list{1, 1}, 0},
+		{"cancellation", allKinds, list{1.5, 1.5}, list{1, -1}, 0},
+		{"negative times zero", allKinds, list{0, 0}, list{-1, -1}, negativeZero},
+		{"zero weight", allKinds, list{2, 3}, list{0, 1}, 3},
+		{"negative zero weight", allKinds, list{2}, list{negativeZero}, negativeZero},
+		{"zero weight times Inf", allKinds, list{inf, 3}, list{0, 1}, nan},
+		{"zero weight times NaN", allKinds, list{nan, 3}, list{0, 1}, nan},
+		{"Inf", allKinds, list{inf, 3}, list{0.5, 0.5}, inf},
+		{"−Inf", allKinds, list{3, inf}, list{0.5, -0.5}, -inf},
+		{"Inf − Inf", allKinds, list{inf, inf}, list{1, -1}, nan},
+		{"Inf weight", allKinds, list{2, 1}, list{inf, 1}, inf},
+		{"Inf weight times zero", allKinds, list{0, 1}, list{inf, 1}, nan},
+		{"NaN weight", allKinds, list{0, 1}, list{1, nan}, nan},
+		{"NaN", allKinds, list{1, nan, 1}, list{1, 1, 1}, nan},
 
-		{"least float16", []implementation.Kind{f16}, []float64{0x1p-24, 0x1p-24}, []float64{0.5, 0.5}, 0x1p-24},
-		{"half the least float16", []implementation.Kind{f16}, []float64{0x1p-24}, []float64{0.5}, 0},
-		{"more than half the least float16", []implementation.Kind{f16}, []float64{0x1p-24}, []float64{0.5000001}, 0x1p-24},
-		{"minus half the least float16", []implementation.Kind{f16}, []float64{0x1p-24}, []float64{-0.5}, negativeZero},
-		{"below float16's overflow", []implementation.Kind{f16}, []float64{65504, 15.99}, []float64{1, 1}, 65504},
-		{"float16 overflow", []implementation.Kind{f16}, []float64{65504, 16}, []float64{1, 1}, inf},
-		{"float16 overflow, negative", []implementation.Kind{f16}, []float64{65504}, []float64{-2}, -inf},
-		{"beyond float16 between", []implementation.Kind{f16}, []float64{65504, 65504}, []float64{16, -15}, 65504},
+		{"least float16", only(f16), list{0x1p-24, 0x1p-24}, list{0.5, 0.5}, 0x1p-24},
+		{"half the least float16", only(f16), list{0x1p-24}, list{0.5}, 0},
+		{"more than half the least float16", only(f16), list{0x1p-24}, list{0.5000001}, 0x1p-24},
+		{"minus half the least float16", only(f16), list{0x1p-24}, list{-0.5}, negativeZero},
+		{"below float16's overflow", only(f16), list{65504, 15.99}, list{1, 1}, 65504},
+		{"float16 overflow", only(f16), list{65504, 16}, list{1, 1}, inf},
+		{"float16 overflow, negative", only(f16), list{65504}, list{-2}, -inf},
+		{"beyond float16 between", only(f16), list{65504, 65504}, list{16, -15}, 65504},
 
-		{"least bfloat16", []implementation.Kind{bf16}, []float64{0x1p-133, 0x1p-133}, []float64{0.5, 0.5}, 0x1p-133},
-		{"half the least bfloat16", []implementation.Kind{bf16}, []float64{0x1p-133}, []float64{0.5}, 0},
-		{"subnormal bfloat16", []implementation.Kind{bf16}, []float64{0x7fp-133}, []float64{1}, 0x7fp-133},
-		{"bfloat16 overflow", []implementation.Kind{bf16}, []float64{0xffp120}, []float64{1.002}, inf},
-		{"below bfloat16's overflow", []implementation.Kind{bf16}, []float64{0xffp120}, []float64{1.0019}, 0xffp120},
-		{"overflow between in float32", []implementation.Kind{bf16, f32n}, []float64{0x1p127, 0x1p127, 0x1p127}, []float64{1, 1, -1}, inf},
+		{"least bfloat16", only(bf16), list{0x1p-133, 0x1p-133}, list{0.5, 0.5}, 0x1p-133},
+		{"half the least bfloat16", only(bf16), list{0x1p-133}, list{0.5}, 0},
+		{"subnormal bfloat16", only(bf16), list{0x7fp-133}, list{1}, 0x7fp-133},
+		{"bfloat16 overflow", only(bf16), list{0xffp120}, list{1.002}, inf},
+		{"below bfloat16's overflow", only(bf16), list{0xffp120}, list{1.0019}, 0xffp120},
+		{"overflow between in float32", only(bf16, f32n), list{0x1p127, 0x1p127, 0x1p127}, list{1, 1, -1}, inf},
 
-		{"least float32", []implementation.Kind{f32}, []float64{0x1p-149, 0x1p-149}, []float64{0.5, 0.5}, 0x1p-149},
-		{"half the least float32", []implementation.Kind{f32, f32n}, []float64{0x1p-149}, []float64{0.5}, 0},
-		{"quarters of the least float32", []implementation.Kind{f32}, []float64{0x1p-149, 0x1p-149, 0x1p-149}, []float64{0.25, 0.25, 0.25}, 0x1p-149},
-		{"quarters of the least float32, native", []implementation.Kind{f32n}, []float64{0x1p-149, 0x1p-149, 0x1p-149}, []float64{0.25, 0.25, 0.25}, 0},
-		{"float32 overflow", []implementation.Kind{f32, f32n}, []float64{math.MaxFloat32, math.MaxFloat32}, []float64{1, 1}, inf},
-		{"beyond float32 between", []implementation.Kind{f32}, []float64{math.MaxFloat32, math.MaxFloat32}, []float64{2, -1}, math.MaxFloat32},
+		{"least float32", only(f32), list{0x1p-149, 0x1p-149}, list{0.5, 0.5}, 0x1p-149},
+		{"half the least float32", only(f32, f32n), list{0x1p-149}, list{0.5}, 0},
+		{"quarters of the least float32", only(f32), list{0x1p-149, 0x1p-149, 0x1p-149}, list{0.25, 0.25, 0.25}, 0x1p-149},
+		{"quarters of the least float32, native", only(f32n), list{0x1p-149, 0x1p-149, 0x1p-149}, list{0.25, 0.25, 0.25}, 0},
+		{"float32 overflow", only(f32, f32n), list{largest32, largest32}, list{1, 1}, inf},
+		{"beyond float32 between", only(f32), list{largest32, largest32}, list{2, -1}, largest32},
 
-		{"least float64", []implementation.Kind{f64, dd}, []float64{0x1p-1074, 0x1p-1074}, []float64{1, 1}, 0x1p-1073},
-		{"float64 overflow", []implementation.Kind{f64, dd}, []float64{math.MaxFloat64, math.MaxFloat64}, []float64{1, 1}, inf},
-		{"float64 overflow and back", []implementation.Kind{f64, dd}, []float64{math.MaxFloat64, math.MaxFloat64, math.MaxFloat64}, []float64{1, 1, -1}, inf},
-		{"lost in float64", []implementation.Kind{f64}, []float64{1, 0x1p-60, 1}, []float64{1, 1, -1}, 0},
-		{"kept in double-double", []implementation.Kind{dd}, []float64{1, 0x1p-60, 1}, []float64{1, 1, -1}, 0x1p-60},
-		{"low half of a product", []implementation.Kind{dd}, []float64{1 + 0x1p-52, 1}, []float64{1 + 0x1p-52, -(1 + 0x1p-51)}, 0x1p-104},
-		{"weight beyond float32", []implementation.Kind{f16, bf16, f32n}, []float64{1}, []float64{1e39}, inf},
-		{"weight below float32", []implementation.Kind{f16, bf16, f32n}, []float64{1}, []float64{1e-46}, 0},
+		{"least float64", only(f64, dd), list{0x1p-1074, 0x1p-1074}, list{1, 1}, 0x1p-1073},
+		{"float64 overflow", only(f64, dd), list{largest, largest}, list{1, 1}, inf},
+		{"float64 overflow and back", only(f64, dd), list{largest, largest, largest}, list{1, 1, -1}, inf},
+		{"lost in float64", only(f64), list{1, 0x1p-60, 1}, list{1, 1, -1}, 0},
+		{"kept in double-double", only(dd), list{1, 0x1p-60, 1}, list{1, 1, -1}, 0x1p-60},
+		{"low half of a product", only(dd), list{1 + 0x1p-52, 1}, list{1 + 0x1p-52, -(1 + 0x1p-51)}, 0x1p-104},
+		{"weight beyond float32", only(f16, bf16, f32n), list{1}, list{1e39}, inf},
+		{"weight below float32", only(f16, bf16, f32n), list{1}, list{1e-46}, 0},
 	}
 	each(t, allKinds, func(t *testing.T, kind implementation.Kind) {
 		f := elementFormat(kind)
@@ -307,14 +323,18 @@ func TestPanics(t *testing.T) {
 		dst := bytes.Repeat([]byte{0x5a}, n*f.size)
 		short, model, long := make([]byte, (n-1)*f.size), make([]byte, n*f.size), make([]byte, (n+1)*f.size)
 
-		refused(t, "kernel: no models", func() { callWeightedSum(kind, dst, nil, nil) })
+		sum := func(want string, x [][]byte, w ...float64) {
+			t.Helper()
+			refused(t, "kernel: "+want, func() { callWeightedSum(kind, dst, x, w) })
+		}
+		sum("no models", nil)
+		sum("len(w) is 1, want len(x) = 2", [][]byte{model, model}, 1)
+		sum("len(w) is 0, want len(x) = 1", [][]byte{model})
+		sum("len(w) is 3, want len(x) = 2", [][]byte{model, model}, 1, 2, 3)
+		sum("len(x[1]) is 4, want len(dst) = 5", [][]byte{model, short}, 1, 1)
+		sum("len(x[0]) is 6, want len(dst) = 5", [][]byte{long, model}, 1, 1)
 		refused(t, "kernel: no models", func() { callMean(kind, dst, [][]byte{}) })
 		refused(t, "kernel: no models", func() { callMean(kind, nil, nil) })
-		refused(t, "kernel: len(w) is 1, want len(x) = 2", func() { callWeightedSum(kind, dst, [][]byte{model, model}, []float64{1}) })
-		refused(t, "kernel: len(w) is 0, want len(x) = 1", func() { callWeightedSum(kind, dst, [][]byte{model}, nil) })
-		refused(t, "kernel: len(w) is 3, want len(x) = 2", func() { callWeightedSum(kind, dst, [][]byte{model, model}, []float64{1, 2, 3}) })
-		refused(t, "kernel: len(x[1]) is 4, want len(dst) = 5", func() { callWeightedSum(kind, dst, [][]byte{model, short}, []float64{1, 1}) })
-		refused(t, "kernel: len(x[0]) is 6, want len(dst) = 5", func() { callWeightedSum(kind, dst, [][]byte{long, model}, []float64{1, 1}) })
 		refused(t, "kernel: len(x[2]) is 0, want len(dst) = 5", func() { callMean(kind, dst, [][]byte{model, model, nil}) })
 		refused(t, "kernel: len(x[0]) is 5, want len(dst) = 0", func() { callMean(kind, nil, [][]byte{model}) })
 		if kind <= implementation.BFloat16 {

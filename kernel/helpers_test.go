@@ -255,12 +255,19 @@ func newBuffer(size, offset int) buffer {
 	return buffer{whole: make([]byte, size+offset+line+2*margin)}.at(size, offset)
 }
 
-// at returns another part of the buffer, with its canaries.
+// at returns another part of the buffer, all of it overwritten: what a call leaves out shows.
 func (b buffer) at(size, offset int) buffer {
+	b = b.place(size, offset)
+	for rest := b.whole[b.begin-margin : b.begin+size+margin]; len(rest) > 0; {
+		rest = rest[copy(rest, canaries):]
+	}
+	return b
+}
+
+// place returns another part of the buffer as it is.
+func (b buffer) place(size, offset int) buffer {
 	b.begin = int(-uintptr(unsafe.Pointer(unsafe.SliceData(b.whole)))&(line-1)) + margin + offset
 	b.b = b.whole[b.begin : b.begin+size : b.begin+size]
-	copy(b.whole[b.begin-margin:], canaries)
-	copy(b.whole[b.begin+size:], canaries)
 	return b
 }
 

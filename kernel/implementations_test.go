@@ -103,7 +103,10 @@ func TestChunks(t *testing.T) {
 	eachKind(t, allKinds, func(t *testing.T, kind implementation.Kind) {
 		chunk := chunkBytes / elementFormat(kind).size
 		s := newSweep(kind, 12, 2*chunk+100)
-		lengths := []int{chunkBytes/8 - 1, chunkBytes / 8, chunkBytes/8 + 1, chunk - 1, chunk, chunk + 1, chunk + 37, 2 * chunk, 2*chunk + 3}
+		lengths := []int{
+			chunkBytes/8 - 1, chunkBytes / 8, chunkBytes/8 + 1,
+			chunk - 1, chunk, chunk + 1, chunk + 37, 2 * chunk, 2*chunk + 3,
+		}
 		if testing.Short() {
 			lengths = []int{chunkBytes/8 + 1, chunk + 1}
 		}
@@ -146,7 +149,8 @@ func TestPastTheCaches(t *testing.T) {
 			// More models than a group always come here, however short they are.
 			for _, n := range []int{0, 1, line/size - 1, line / size, 2*line/size + 1, 257, 1031, beyondBlocks} {
 				x := source.models(group+1+n%5, n)
-				if dst := s.dst.at(n*size, place); n > 0 && !streams(kind, unsafe.Pointer(&dst.b[0]), headers(kind, x), n, len(x)) {
+				p := unsafe.Pointer(unsafe.SliceData(s.dst.place(n*size, place).b))
+				if n > 0 && !streams(kind, p, headers(kind, x), n, len(x)) {
 					t.Fatalf("n=%d: the call does not stream", n)
 				}
 				s.checkModels(t, x, ordinary, place)
@@ -212,7 +216,8 @@ func TestBlocks(t *testing.T) {
 				weightedSumGeneric(kind, unsafe.Pointer(&want[0]), x, weights, acc, n, models, offset, divisor, flags)
 				onEach(t, func(impl implementation.Implementation) {
 					dst := dst.at(n*f.size, place)
-					weightedSumBlock(kind, unsafe.Pointer(unsafe.SliceData(dst.b)), x, weights, acc, n, models, offset, divisor, flags)
+					p := unsafe.Pointer(unsafe.SliceData(dst.b))
+					weightedSumBlock(kind, p, x, weights, acc, n, models, offset, divisor, flags)
 					d := f.differ(dst.b, want[:n*f.size])
 					if d == "" {
 						d = dst.overrun()
@@ -246,10 +251,11 @@ func TestAccumulateBlocks(t *testing.T) {
 				weights := accumulatorWeights(kind, randomWeights(rng, kind, ordinary, models), models)
 				place := rng.IntN(line/a.size) * a.size
 				start := a.randomElements(rng, m, halves*n)
-				part := func(h int) buffer { return memory.at(n*a.size, place+h*widerStride) }
+				part := func(h int) buffer { return memory.place(n*a.size, place+h*widerStride) }
 				fill := func() {
 					for h := range halves {
-						copy(part(h).b, start[h*n*a.size:])
+						b := memory.at(n*a.size, place+h*widerStride)
+						copy(b.b, start[h*n*a.size:])
 					}
 				}
 				fill()
@@ -257,21 +263,19 @@ func TestAccumulateBlocks(t *testing.T) {
 				accumulateGeneric(kind, acc, x, weights, n, models, offset)
 				var want [2][]byte
 				for h := range halves {
-					want[h] = bytes.Clone(memory.whole[part(h).begin:][:n*a.size])
+					want[h] = bytes.Clone(part(h).b)
 				}
 				onEach(t, func(impl implementation.Implementation) {
 					fill()
 					accumulateBlock(kind, acc, x, weights, n, models, offset)
 					for h := range halves {
-						got := memory
-						got.begin = part(0).begin + h*widerStride
-						got.b = got.whole[got.begin:][:n*a.size]
-						d := a.differ(got.b, want[h])
+						d := a.differ(part(h).b, want[h])
 						if d == "" {
-							d = got.overrun()
+							d = part(h).overrun()
 						}
 						if d != "" {
-							t.Fatalf("%v: n=%d models=%d offset=%d elements=%d place=%d half=%d: %s", impl, n, models, offset, m, place, h, d)
+							t.Fatalf("%v: n=%d models=%d offset=%d elements=%d place=%d half=%d: %s",
+								impl, n, models, offset, m, place, h, d)
 						}
 					}
 				})
@@ -320,7 +324,8 @@ func TestStreaming(t *testing.T) {
 				}
 				fail := func(what, d string) {
 					if d != "" {
-						t.Fatalf("%v: n=%d models=%d elements=%d divisor=%v weights=%v: %s: %s", impl, n, models, m, divisor, w, what, d)
+						t.Fatalf("%v: n=%d models=%d elements=%d divisor=%v weights=%v: %s: %s",
+							impl, n, models, m, divisor, w, what, d)
 					}
 				}
 				fail("accumulated", a.differ(acc.b, wantAcc))

@@ -114,6 +114,7 @@ func TestPages(t *testing.T) {
 					d, s := dst.flush(n*f.size, tail), acc.flush(n*a.size, tail)
 					at := fmt.Sprintf("n=%d models=%d %s", n, count, place)
 					want := reference(kind, x, w[:count])
+					clear(dst.pages)
 					if r := fault(func() { callWeightedSum(kind, d, x, w[:count]) }); r != "" {
 						t.Fatalf("%s: weighted sum: %s", at, r)
 					}
@@ -163,6 +164,7 @@ func TestPagesPastTheCaches(t *testing.T) {
 					for k := range x {
 						x[k] = model.flush(n*f.size, tail != (k%2 == 1))
 					}
+					clear(dst.pages)
 					d := dst.flush(n*f.size, tail)
 					if r := fault(func() { callWeightedSum(kind, d, x, w[:count]) }); r != "" {
 						t.Fatalf("n=%d models=%d tail=%t: %s", n, count, tail, r)

@@ -48,8 +48,8 @@ func TestFMA32(t *testing.T) {
 	t.Run("known", func(t *testing.T) {
 		// The product and the addend round to a float64 that is a tie in float32: rounding it again goes the wrong way.
 		checkFMA32(t, 0x3fdca000, 0x3fd75c00, 0xa301e533)
-		if got := fma32(math.Float32frombits(0x3fdca000), math.Float32frombits(0x3fd75c00), math.Float32frombits(0xa301e533)); math.Float32bits(got) != 0x403999a9 {
-			t.Errorf("fma32 = %#08x, want 0x403999a9", math.Float32bits(got))
+		if got := fmaExact(binary32, 0x3fdca000, 0x3fd75c00, 0xa301e533); got != 0x403999a9 {
+			t.Errorf("the exact multiply-add is %#08x, want 0x403999a9", got)
 		}
 	})
 	t.Run("random", func(t *testing.T) {
@@ -217,7 +217,11 @@ func TestRoundBoundaries(t *testing.T) {
 				add(at + 1)
 			}
 		}
-		for _, b := range []uint32{0x7f7fffff, 0x7f800000, 0x7f800001, 0x7fffffff, 0x7fc00000, 0x7f80ffff, 0x477fefff, 0x477ff000, 0x477ff001} {
+		ends := []uint32{
+			0x7f7fffff, 0x7f800000, 0x7f800001, 0x7f80ffff, 0x7fbfffff, 0x7fc00000, 0x7fffffff, // NaN keeps being one
+			0x477fefff, 0x477ff000, 0x477ff001, 0x7f7f7fff, 0x7f7f8000, 0x7f7f8001,
+		}
+		for _, b := range ends {
 			add(b)
 		}
 		if d := h.format.differ(bytesOf(got), bytesOf(want)); d != "" {
@@ -228,6 +232,21 @@ func TestRoundBoundaries(t *testing.T) {
 			callRound(kind, bytesOf(got), bytesOf(acc), 1)
 			if d := h.format.differ(bytesOf(got), bytesOf(want)); d != "" {
 				t.Error(d)
+			}
+			// The ends of the range at every place of blocks, vectors and tails.
+			for _, n := range []int{1, 2, 5, 15, 31, 33, 63, 3*256 + 61} {
+				same, rounded := make([]float32, n), make([]uint16, n)
+				for _, b := range ends {
+					for i := range same {
+						same[i] = math.Float32frombits(b)
+					}
+					callRound(kind, bytesOf(rounded), bytesOf(same), 1)
+					for i, r := range rounded {
+						if w := convert(binary32, h.format, uint64(b)); !h.format.equal(uint64(r), w) {
+							t.Fatalf("n=%d: element %d for %#08x is %#04x, want %#04x", n, i, b, r, w)
+						}
+					}
+				}
 			}
 		})
 	}
@@ -492,10 +511,10 @@ func TestWiderAccuracy(t *testing.T) {
 						}
 					}
 					check := func(what string, low, high uint64) {
-						for j := range n {
-							if g := ordered(binary64.at(got, j)); g < ordered(low) || g > ordered(high) {
+						for j, g := range view[float64](got) {
+							if o := ordered(math.Float64bits(g)); o < ordered(low) || o > ordered(high) {
 								t.Fatalf("%s %d, element %d: %v, want within [%v, %v]", what, i, j,
-									math.Float64frombits(binary64.at(got, j)), math.Float64frombits(low), math.Float64frombits(high))
+									g, math.Float64frombits(low), math.Float64frombits(high))
 							}
 						}
 					}
