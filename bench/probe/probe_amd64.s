@@ -1,0 +1,254 @@
+//go:build !purego && !noasm
+
+#include "textflag.h"
+
+// func read256(p unsafe.Pointer, length, passes int)
+//
+// for ; passes > 0; passes-- { for i := 0; i < length; i += 512 { load p[i:i+512] } }
+TEXT ·read256(SB), NOSPLIT, $0-24
+	MOVQ p+0(FP), SI
+	MOVQ length+8(FP), BX
+	MOVQ passes+16(FP), CX
+	ADDQ SI, BX
+
+pass:
+	MOVQ SI, AX
+
+	PCALIGN $64
+line:
+	VMOVDQU 0(AX), Y0
+	VMOVDQU 32(AX), Y1
+	VMOVDQU 64(AX), Y2
+	VMOVDQU 96(AX), Y3
+	VMOVDQU 128(AX), Y4
+	VMOVDQU 160(AX), Y5
+	VMOVDQU 192(AX), Y6
+	VMOVDQU 224(AX), Y7
+	VMOVDQU 256(AX), Y0
+	VMOVDQU 288(AX), Y1
+	VMOVDQU 320(AX), Y2
+	VMOVDQU 352(AX), Y3
+	VMOVDQU 384(AX), Y4
+	VMOVDQU 416(AX), Y5
+	VMOVDQU 448(AX), Y6
+	VMOVDQU 480(AX), Y7
+	ADDQ $512, AX
+	CMPQ AX, BX
+	JB   line
+	DECQ CX
+	JNZ  pass
+	VZEROUPPER
+	RET
+
+// func read512(p unsafe.Pointer, length, passes int)
+//
+// for ; passes > 0; passes-- { for i := 0; i < length; i += 512 { load p[i:i+512] } }
+TEXT ·read512(SB), NOSPLIT, $0-24
+	MOVQ p+0(FP), SI
+	MOVQ length+8(FP), BX
+	MOVQ passes+16(FP), CX
+	ADDQ SI, BX
+
+pass:
+	MOVQ SI, AX
+
+	PCALIGN $64
+line:
+	VMOVDQU64 0(AX), Z0
+	VMOVDQU64 64(AX), Z1
+	VMOVDQU64 128(AX), Z2
+	VMOVDQU64 192(AX), Z3
+	VMOVDQU64 256(AX), Z4
+	VMOVDQU64 320(AX), Z5
+	VMOVDQU64 384(AX), Z6
+	VMOVDQU64 448(AX), Z7
+	ADDQ $512, AX
+	CMPQ AX, BX
+	JB   line
+	DECQ CX
+	JNZ  pass
+	VZEROUPPER
+	RET
+
+// func copy256(dst, src unsafe.Pointer, length, passes int)
+//
+// for ; passes > 0; passes-- { for i := 0; i < length; i += 512 { dst[i:i+512] = src[i:i+512] } }
+TEXT ·copy256(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ length+16(FP), BX
+	MOVQ passes+24(FP), CX
+
+pass:
+	XORQ AX, AX
+
+	PCALIGN $64
+line:
+	VMOVDQU 0(SI)(AX*1), Y0
+	VMOVDQU 32(SI)(AX*1), Y1
+	VMOVDQU 64(SI)(AX*1), Y2
+	VMOVDQU 96(SI)(AX*1), Y3
+	VMOVDQU 128(SI)(AX*1), Y4
+	VMOVDQU 160(SI)(AX*1), Y5
+	VMOVDQU 192(SI)(AX*1), Y6
+	VMOVDQU 224(SI)(AX*1), Y7
+	VMOVDQU Y0, 0(DI)(AX*1)
+	VMOVDQU Y1, 32(DI)(AX*1)
+	VMOVDQU Y2, 64(DI)(AX*1)
+	VMOVDQU Y3, 96(DI)(AX*1)
+	VMOVDQU Y4, 128(DI)(AX*1)
+	VMOVDQU Y5, 160(DI)(AX*1)
+	VMOVDQU Y6, 192(DI)(AX*1)
+	VMOVDQU Y7, 224(DI)(AX*1)
+	VMOVDQU 256(SI)(AX*1), Y0
+	VMOVDQU 288(SI)(AX*1), Y1
+	VMOVDQU 320(SI)(AX*1), Y2
+	VMOVDQU 352(SI)(AX*1), Y3
+	VMOVDQU 384(SI)(AX*1), Y4
+	VMOVDQU 416(SI)(AX*1), Y5
+	VMOVDQU 448(SI)(AX*1), Y6
+	VMOVDQU 480(SI)(AX*1), Y7
+	VMOVDQU Y0, 256(DI)(AX*1)
+	VMOVDQU Y1, 288(DI)(AX*1)
+	VMOVDQU Y2, 320(DI)(AX*1)
+	VMOVDQU Y3, 352(DI)(AX*1)
+	VMOVDQU Y4, 384(DI)(AX*1)
+	VMOVDQU Y5, 416(DI)(AX*1)
+	VMOVDQU Y6, 448(DI)(AX*1)
+	VMOVDQU Y7, 480(DI)(AX*1)
+	ADDQ $512, AX
+	CMPQ AX, BX
+	JB   line
+	DECQ CX
+	JNZ  pass
+	VZEROUPPER
+	RET
+
+// func copyNontemporal256(dst, src unsafe.Pointer, length, passes int)
+//
+// for ; passes > 0; passes-- { for i := 0; i < length; i += 512 { dst[i:i+512] = src[i:i+512], past the caches } }
+TEXT ·copyNontemporal256(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ length+16(FP), BX
+	MOVQ passes+24(FP), CX
+
+pass:
+	XORQ AX, AX
+
+	PCALIGN $64
+line:
+	VMOVDQU 0(SI)(AX*1), Y0
+	VMOVDQU 32(SI)(AX*1), Y1
+	VMOVDQU 64(SI)(AX*1), Y2
+	VMOVDQU 96(SI)(AX*1), Y3
+	VMOVDQU 128(SI)(AX*1), Y4
+	VMOVDQU 160(SI)(AX*1), Y5
+	VMOVDQU 192(SI)(AX*1), Y6
+	VMOVDQU 224(SI)(AX*1), Y7
+	VMOVNTDQ Y0, 0(DI)(AX*1)
+	VMOVNTDQ Y1, 32(DI)(AX*1)
+	VMOVNTDQ Y2, 64(DI)(AX*1)
+	VMOVNTDQ Y3, 96(DI)(AX*1)
+	VMOVNTDQ Y4, 128(DI)(AX*1)
+	VMOVNTDQ Y5, 160(DI)(AX*1)
+	VMOVNTDQ Y6, 192(DI)(AX*1)
+	VMOVNTDQ Y7, 224(DI)(AX*1)
+	VMOVDQU 256(SI)(AX*1), Y0
+	VMOVDQU 288(SI)(AX*1), Y1
+	VMOVDQU 320(SI)(AX*1), Y2
+	VMOVDQU 352(SI)(AX*1), Y3
+	VMOVDQU 384(SI)(AX*1), Y4
+	VMOVDQU 416(SI)(AX*1), Y5
+	VMOVDQU 448(SI)(AX*1), Y6
+	VMOVDQU 480(SI)(AX*1), Y7
+	VMOVNTDQ Y0, 256(DI)(AX*1)
+	VMOVNTDQ Y1, 288(DI)(AX*1)
+	VMOVNTDQ Y2, 320(DI)(AX*1)
+	VMOVNTDQ Y3, 352(DI)(AX*1)
+	VMOVNTDQ Y4, 384(DI)(AX*1)
+	VMOVNTDQ Y5, 416(DI)(AX*1)
+	VMOVNTDQ Y6, 448(DI)(AX*1)
+	VMOVNTDQ Y7, 480(DI)(AX*1)
+	ADDQ $512, AX
+	CMPQ AX, BX
+	JB   line
+	DECQ CX
+	JNZ  pass
+	SFENCE
+	VZEROUPPER
+	RET
+
+// func update256(dst, src unsafe.Pointer, length, passes int)
+//
+// for ; passes > 0; passes-- { for i := 0; i < length; i += 512 { load src[i:i+512]; dst[i:i+512] = dst[i:i+512] } }
+TEXT ·update256(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ length+16(FP), BX
+	MOVQ passes+24(FP), CX
+
+pass:
+	XORQ AX, AX
+
+	PCALIGN $64
+line:
+	VMOVDQU 0(DI)(AX*1), Y0
+	VMOVDQU 0(SI)(AX*1), Y8
+	VMOVDQU 32(DI)(AX*1), Y1
+	VMOVDQU 32(SI)(AX*1), Y9
+	VMOVDQU 64(DI)(AX*1), Y2
+	VMOVDQU 64(SI)(AX*1), Y10
+	VMOVDQU 96(DI)(AX*1), Y3
+	VMOVDQU 96(SI)(AX*1), Y11
+	VMOVDQU 128(DI)(AX*1), Y4
+	VMOVDQU 128(SI)(AX*1), Y12
+	VMOVDQU 160(DI)(AX*1), Y5
+	VMOVDQU 160(SI)(AX*1), Y13
+	VMOVDQU 192(DI)(AX*1), Y6
+	VMOVDQU 192(SI)(AX*1), Y14
+	VMOVDQU 224(DI)(AX*1), Y7
+	VMOVDQU 224(SI)(AX*1), Y15
+	VMOVDQU Y0, 0(DI)(AX*1)
+	VMOVDQU Y1, 32(DI)(AX*1)
+	VMOVDQU Y2, 64(DI)(AX*1)
+	VMOVDQU Y3, 96(DI)(AX*1)
+	VMOVDQU Y4, 128(DI)(AX*1)
+	VMOVDQU Y5, 160(DI)(AX*1)
+	VMOVDQU Y6, 192(DI)(AX*1)
+	VMOVDQU Y7, 224(DI)(AX*1)
+	VMOVDQU 256(DI)(AX*1), Y0
+	VMOVDQU 256(SI)(AX*1), Y8
+	VMOVDQU 288(DI)(AX*1), Y1
+	VMOVDQU 288(SI)(AX*1), Y9
+	VMOVDQU 320(DI)(AX*1), Y2
+	VMOVDQU 320(SI)(AX*1), Y10
+	VMOVDQU 352(DI)(AX*1), Y3
+	VMOVDQU 352(SI)(AX*1), Y11
+	VMOVDQU 384(DI)(AX*1), Y4
+	VMOVDQU 384(SI)(AX*1), Y12
+	VMOVDQU 416(DI)(AX*1), Y5
+	VMOVDQU 416(SI)(AX*1), Y13
+	VMOVDQU 448(DI)(AX*1), Y6
+	VMOVDQU 448(SI)(AX*1), Y14
+	VMOVDQU 480(DI)(AX*1), Y7
+	VMOVDQU 480(SI)(AX*1), Y15
+	VMOVDQU Y0, 256(DI)(AX*1)
+	VMOVDQU Y1, 288(DI)(AX*1)
+	VMOVDQU Y2, 320(DI)(AX*1)
+	VMOVDQU Y3, 352(DI)(AX*1)
+	VMOVDQU Y4, 384(DI)(AX*1)
+	VMOVDQU Y5, 416(DI)(AX*1)
+	VMOVDQU Y6, 448(DI)(AX*1)
+	VMOVDQU Y7, 480(DI)(AX*1)
+	ADDQ $512, AX
+	CMPQ AX, BX
+	JB   line
+	DECQ CX
+	JNZ  pass
+	VZEROUPPER
+	RET
+
+// func call(dst []float32, x [][]float32, w []float64)
+TEXT ·call(SB), NOSPLIT, $0-72
+	RET
