@@ -19,7 +19,7 @@ TEXT ·weightedSumFloat32AVX512(SB), NOSPLIT, $0-72
 	MOVQ       offset+48(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
-	CMPQ       BX, $0x08
+	CMPQ       BX, $+8
 	JLT        small1
 
 	// The overlapped last vector, before anything is stored.
@@ -29,21 +29,21 @@ TEXT ·weightedSumFloat32AVX512(SB), NOSPLIT, $0-72
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    DX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh8
+	JEQ     fresh4
 	VMOVUPS (DI), Z1
-	JMP     started9
+	JMP     started5
 
-fresh8:
+fresh4:
 	VMOVAPS Z0, Z1
 
-started9:
+started5:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded11
+	JZ    folded7
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models10:
+models6:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Z2
 	VCVTPS2PD    (R10)(SI*4), Z3
@@ -51,25 +51,25 @@ models10:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models10
+	JNZ          models6
 
-folded11:
+folded7:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided12
+	JZ           divided8
 	VBROADCASTSD divisor+56(FP), Z2
 	VDIVPD       Z2, Z1, Z1
 
-divided12:
+divided8:
 	VCVTPD2PS Z1, Y1
 	VMOVAPS   Y1, Y1
 
 blocks2:
-	CMPQ BX, $0x40
-	JLT  vectors4
+	CMPQ BX, $+128
+	JLT  blocksDone10
 
-block3:
+block9:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh13
+	JEQ     fresh11
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -78,9 +78,17 @@ block3:
 	VMOVUPS 320(CX), Z7
 	VMOVUPS 384(CX), Z8
 	VMOVUPS 448(CX), Z9
-	JMP     started14
+	VMOVUPS 512(CX), Z10
+	VMOVUPS 576(CX), Z11
+	VMOVUPS 640(CX), Z12
+	VMOVUPS 704(CX), Z13
+	VMOVUPS 768(CX), Z14
+	VMOVUPS 832(CX), Z15
+	VMOVUPS 896(CX), Z16
+	VMOVUPS 960(CX), Z17
+	JMP     started12
 
-fresh13:
+fresh11:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -89,98 +97,156 @@ fresh13:
 	VMOVAPS Z0, Z7
 	VMOVAPS Z0, Z8
 	VMOVAPS Z0, Z9
+	VMOVAPS Z0, Z10
+	VMOVAPS Z0, Z11
+	VMOVAPS Z0, Z12
+	VMOVAPS Z0, Z13
+	VMOVAPS Z0, Z14
+	VMOVAPS Z0, Z15
+	VMOVAPS Z0, Z16
+	VMOVAPS Z0, Z17
 
-started14:
+started12:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded16
+	JZ    folded14
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models15:
+models13:
 	MOVQ         (SI), R9
-	VBROADCASTSD (DI), Z10
-	VCVTPS2PD    (R9)(DX*4), Z11
-	VFMADD231PD  Z11, Z10, Z2
-	VCVTPS2PD    32(R9)(DX*4), Z11
-	VFMADD231PD  Z11, Z10, Z3
-	VCVTPS2PD    64(R9)(DX*4), Z11
-	VFMADD231PD  Z11, Z10, Z4
-	VCVTPS2PD    96(R9)(DX*4), Z11
-	VFMADD231PD  Z11, Z10, Z5
-	VCVTPS2PD    128(R9)(DX*4), Z11
-	VFMADD231PD  Z11, Z10, Z6
-	VCVTPS2PD    160(R9)(DX*4), Z11
-	VFMADD231PD  Z11, Z10, Z7
-	VCVTPS2PD    192(R9)(DX*4), Z11
-	VFMADD231PD  Z11, Z10, Z8
-	VCVTPS2PD    224(R9)(DX*4), Z11
-	VFMADD231PD  Z11, Z10, Z9
+	VBROADCASTSD (DI), Z18
+	VCVTPS2PD    (R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z2
+	VCVTPS2PD    32(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z3
+	VCVTPS2PD    64(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z4
+	VCVTPS2PD    96(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z5
+	VCVTPS2PD    128(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z6
+	VCVTPS2PD    160(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z7
+	VCVTPS2PD    192(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z8
+	VCVTPS2PD    224(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z9
+	VCVTPS2PD    256(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z10
+	VCVTPS2PD    288(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z11
+	VCVTPS2PD    320(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z12
+	VCVTPS2PD    352(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z13
+	VCVTPS2PD    384(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z14
+	VCVTPS2PD    416(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z15
+	VCVTPS2PD    448(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z16
+	VCVTPS2PD    480(R9)(DX*4), Z19
+	VFMADD231PD  Z19, Z18, Z17
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models15
+	JNZ          models13
 
-folded16:
+folded14:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided17
-	VBROADCASTSD divisor+56(FP), Z10
-	VDIVPD       Z10, Z2, Z2
-	VDIVPD       Z10, Z3, Z3
-	VDIVPD       Z10, Z4, Z4
-	VDIVPD       Z10, Z5, Z5
-	VDIVPD       Z10, Z6, Z6
-	VDIVPD       Z10, Z7, Z7
-	VDIVPD       Z10, Z8, Z8
-	VDIVPD       Z10, Z9, Z9
+	JZ           divided15
+	VBROADCASTSD divisor+56(FP), Z18
+	VDIVPD       Z18, Z2, Z2
+	VDIVPD       Z18, Z3, Z3
+	VDIVPD       Z18, Z4, Z4
+	VDIVPD       Z18, Z5, Z5
+	VDIVPD       Z18, Z6, Z6
+	VDIVPD       Z18, Z7, Z7
+	VDIVPD       Z18, Z8, Z8
+	VDIVPD       Z18, Z9, Z9
+	VDIVPD       Z18, Z10, Z10
+	VDIVPD       Z18, Z11, Z11
+	VDIVPD       Z18, Z12, Z12
+	VDIVPD       Z18, Z13, Z13
+	VDIVPD       Z18, Z14, Z14
+	VDIVPD       Z18, Z15, Z15
+	VDIVPD       Z18, Z16, Z16
+	VDIVPD       Z18, Z17, Z17
 
-divided17:
-	VCVTPD2PS    Z2, Y12
+divided15:
+	VCVTPD2PS    Z2, Y20
 	VCVTPD2PS    Z3, Y2
-	VCVTPD2PS    Z4, Y13
+	VCVTPD2PS    Z4, Y21
 	VCVTPD2PS    Z5, Y3
-	VCVTPD2PS    Z6, Y14
+	VCVTPD2PS    Z6, Y22
 	VCVTPD2PS    Z7, Y4
-	VCVTPD2PS    Z8, Y15
+	VCVTPD2PS    Z8, Y23
 	VCVTPD2PS    Z9, Y5
-	VINSERTF64X4 $0x01, Y2, Z12, Z12
-	VINSERTF64X4 $0x01, Y3, Z13, Z13
-	VINSERTF64X4 $0x01, Y4, Z14, Z14
-	VINSERTF64X4 $0x01, Y5, Z15, Z15
+	VCVTPD2PS    Z10, Y24
+	VCVTPD2PS    Z11, Y6
+	VCVTPD2PS    Z12, Y25
+	VCVTPD2PS    Z13, Y7
+	VCVTPD2PS    Z14, Y26
+	VCVTPD2PS    Z15, Y8
+	VCVTPD2PS    Z16, Y27
+	VCVTPD2PS    Z17, Y9
+	VINSERTF64X4 $0x01, Y2, Z20, Z20
+	VINSERTF64X4 $0x01, Y3, Z21, Z21
+	VINSERTF64X4 $0x01, Y4, Z22, Z22
+	VINSERTF64X4 $0x01, Y5, Z23, Z23
+	VINSERTF64X4 $0x01, Y6, Z24, Z24
+	VINSERTF64X4 $0x01, Y7, Z25, Z25
+	VINSERTF64X4 $0x01, Y8, Z26, Z26
+	VINSERTF64X4 $0x01, Y9, Z27, Z27
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past18
-	VMOVUPS      Z12, (AX)
-	VMOVUPS      Z13, 64(AX)
-	VMOVUPS      Z14, 128(AX)
-	VMOVUPS      Z15, 192(AX)
-	JMP          stored19
+	JNZ          past16
+	VMOVUPS      Z20, (AX)
+	VMOVUPS      Z21, 64(AX)
+	VMOVUPS      Z22, 128(AX)
+	VMOVUPS      Z23, 192(AX)
+	VMOVUPS      Z24, 256(AX)
+	VMOVUPS      Z25, 320(AX)
+	VMOVUPS      Z26, 384(AX)
+	VMOVUPS      Z27, 448(AX)
+	JMP          stored17
 
-past18:
-	VMOVNTPS Z12, (AX)
-	VMOVNTPS Z13, 64(AX)
-	VMOVNTPS Z14, 128(AX)
-	VMOVNTPS Z15, 192(AX)
+past16:
+	VMOVNTPS Z20, (AX)
+	VMOVNTPS Z21, 64(AX)
+	VMOVNTPS Z22, 128(AX)
+	VMOVNTPS Z23, 192(AX)
+	VMOVNTPS Z24, 256(AX)
+	VMOVNTPS Z25, 320(AX)
+	VMOVNTPS Z26, 384(AX)
+	VMOVNTPS Z27, 448(AX)
 
-stored19:
-	ADDQ $+256, AX
-	ADDQ $+512, CX
-	ADDQ $0x40, DX
-	SUBQ $0x40, BX
-	CMPQ BX, $0x40
-	JGE  block3
+stored17:
+	ADDQ $+512, AX
+	ADDQ $+1024, CX
+	ADDQ $+128, DX
+	SUBQ $+128, BX
+	CMPQ BX, $+128
+	JGE  block9
 
-vectors4:
-	CMPQ BX, $0x08
-	JLT  tail6
+blocksDone10:
+	CMPQ BX, $+32
+	JLT  blocksDone19
 
-vector5:
+block18:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh20
 	VMOVUPS (CX), Z2
+	VMOVUPS 64(CX), Z3
+	VMOVUPS 128(CX), Z4
+	VMOVUPS 192(CX), Z5
 	JMP     started21
 
 fresh20:
 	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
 
 started21:
 	MOVQ  models+40(FP), R8
@@ -191,9 +257,15 @@ started21:
 
 models22:
 	MOVQ         (SI), R9
-	VBROADCASTSD (DI), Z3
-	VCVTPS2PD    (R9)(DX*4), Z4
-	VFMADD231PD  Z4, Z3, Z2
+	VBROADCASTSD (DI), Z6
+	VCVTPS2PD    (R9)(DX*4), Z7
+	VFMADD231PD  Z7, Z6, Z2
+	VCVTPS2PD    32(R9)(DX*4), Z7
+	VFMADD231PD  Z7, Z6, Z3
+	VCVTPS2PD    64(R9)(DX*4), Z7
+	VFMADD231PD  Z7, Z6, Z4
+	VCVTPS2PD    96(R9)(DX*4), Z7
+	VFMADD231PD  Z7, Z6, Z5
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
@@ -202,37 +274,103 @@ models22:
 folded23:
 	TESTQ        $0x00000002, flags+64(FP)
 	JZ           divided24
+	VBROADCASTSD divisor+56(FP), Z6
+	VDIVPD       Z6, Z2, Z2
+	VDIVPD       Z6, Z3, Z3
+	VDIVPD       Z6, Z4, Z4
+	VDIVPD       Z6, Z5, Z5
+
+divided24:
+	VCVTPD2PS Z2, Y2
+	VCVTPD2PS Z3, Y3
+	VCVTPD2PS Z4, Y4
+	VCVTPD2PS Z5, Y5
+	TESTQ     $0x00000001, flags+64(FP)
+	JNZ       past25
+	VMOVUPS   Y2, (AX)
+	VMOVUPS   Y3, 32(AX)
+	VMOVUPS   Y4, 64(AX)
+	VMOVUPS   Y5, 96(AX)
+	JMP       stored26
+
+past25:
+	VMOVNTPS Y2, (AX)
+	VMOVNTPS Y3, 32(AX)
+	VMOVNTPS Y4, 64(AX)
+	VMOVNTPS Y5, 96(AX)
+
+stored26:
+	ADDQ $+128, AX
+	ADDQ $+256, CX
+	ADDQ $+32, DX
+	SUBQ $+32, BX
+	CMPQ BX, $+32
+	JGE  block18
+
+blocksDone19:
+	CMPQ BX, $+8
+	JLT  blocksDone28
+
+block27:
+	CMPQ    acc+24(FP), $0x00
+	JEQ     fresh29
+	VMOVUPS (CX), Z2
+	JMP     started30
+
+fresh29:
+	VMOVAPS Z0, Z2
+
+started30:
+	MOVQ  models+40(FP), R8
+	TESTQ R8, R8
+	JZ    folded32
+	MOVQ  x+8(FP), SI
+	MOVQ  w+16(FP), DI
+
+models31:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Z3
+	VCVTPS2PD    (R9)(DX*4), Z4
+	VFMADD231PD  Z4, Z3, Z2
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models31
+
+folded32:
+	TESTQ        $0x00000002, flags+64(FP)
+	JZ           divided33
 	VBROADCASTSD divisor+56(FP), Z3
 	VDIVPD       Z3, Z2, Z2
 
-divided24:
+divided33:
 	VCVTPD2PS Z2, Y2
 	VMOVUPS   Y2, (AX)
 	ADDQ      $+32, AX
 	ADDQ      $+64, CX
-	ADDQ      $0x08, DX
-	SUBQ      $0x08, BX
-	CMPQ      BX, $0x08
-	JGE       vector5
+	ADDQ      $+8, DX
+	SUBQ      $+8, BX
+	CMPQ      BX, $+8
+	JGE       block27
 
-tail6:
+blocksDone28:
 	TESTQ   BX, BX
-	JZ      done7
+	JZ      done3
 	VMOVUPS Y1, -32(AX)(BX*4)
 
-done7:
+done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced25
+	JZ    fenced34
 	SFENCE
 
-fenced25:
+fenced34:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   BX, BX
-	JZ      done7
+	JZ      done3
 	MOVQ    BX, CX
 	MOVQ    $0x00000001, BX
 	SHLQ    CL, BX
@@ -241,11 +379,11 @@ small1:
 	VMOVAPS Z0, Z0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded27
+	JZ      folded36
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), BX
 
-models26:
+models35:
 	MOVQ         (CX), DI
 	VBROADCASTSD (BX), Z1
 	VMOVUPS.Z    (DI)(DX*4), K1, Y2
@@ -254,15 +392,15 @@ models26:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, BX
 	DECQ         SI
-	JNZ          models26
+	JNZ          models35
 
-folded27:
+folded36:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided28
+	JZ           divided37
 	VBROADCASTSD divisor+56(FP), Z1
 	VDIVPD       Z1, Z0, Z0
 
-divided28:
+divided37:
 	VCVTPD2PS Z0, Y0
 	VMOVUPS   Y0, K1, (AX)
 	VZEROUPPER
@@ -279,23 +417,23 @@ TEXT ·accumulateFloat32AVX512(SB), NOSPLIT, $0-48
 	MOVQ       offset+40(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
-	CMPQ       CX, $0x08
-	JLT        done34
+	CMPQ       CX, $+8
+	JLT        done39
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks29
+	JZ      blocks38
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded36
+	JZ      folded41
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models35:
+models40:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z0
 	VCVTPS2PD    (R9)(BX*4), Z2
@@ -303,14 +441,14 @@ models35:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models35
+	JNZ          models40
 
-folded36:
-blocks29:
-	CMPQ CX, $0x40
-	JLT  vectors31
+folded41:
+blocks38:
+	CMPQ CX, $+128
+	JLT  blocksDone43
 
-block30:
+block42:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -319,37 +457,61 @@ block30:
 	VMOVUPS 320(AX), Z6
 	VMOVUPS 384(AX), Z7
 	VMOVUPS 448(AX), Z8
+	VMOVUPS 512(AX), Z9
+	VMOVUPS 576(AX), Z10
+	VMOVUPS 640(AX), Z11
+	VMOVUPS 704(AX), Z12
+	VMOVUPS 768(AX), Z13
+	VMOVUPS 832(AX), Z14
+	VMOVUPS 896(AX), Z15
+	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded38
+	JZ      folded45
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models37:
+models44:
 	MOVQ         (BX), R8
-	VBROADCASTSD (SI), Z9
-	VCVTPS2PD    (R8)(DX*4), Z10
-	VFMADD231PD  Z10, Z9, Z0
-	VCVTPS2PD    32(R8)(DX*4), Z10
-	VFMADD231PD  Z10, Z9, Z2
-	VCVTPS2PD    64(R8)(DX*4), Z10
-	VFMADD231PD  Z10, Z9, Z3
-	VCVTPS2PD    96(R8)(DX*4), Z10
-	VFMADD231PD  Z10, Z9, Z4
-	VCVTPS2PD    128(R8)(DX*4), Z10
-	VFMADD231PD  Z10, Z9, Z5
-	VCVTPS2PD    160(R8)(DX*4), Z10
-	VFMADD231PD  Z10, Z9, Z6
-	VCVTPS2PD    192(R8)(DX*4), Z10
-	VFMADD231PD  Z10, Z9, Z7
-	VCVTPS2PD    224(R8)(DX*4), Z10
-	VFMADD231PD  Z10, Z9, Z8
+	VBROADCASTSD (SI), Z17
+	VCVTPS2PD    (R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z0
+	VCVTPS2PD    32(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z2
+	VCVTPS2PD    64(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z3
+	VCVTPS2PD    96(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z4
+	VCVTPS2PD    128(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z5
+	VCVTPS2PD    160(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z6
+	VCVTPS2PD    192(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z7
+	VCVTPS2PD    224(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z8
+	VCVTPS2PD    256(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z9
+	VCVTPS2PD    288(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z10
+	VCVTPS2PD    320(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z11
+	VCVTPS2PD    352(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z12
+	VCVTPS2PD    384(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z13
+	VCVTPS2PD    416(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z14
+	VCVTPS2PD    448(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z15
+	VCVTPS2PD    480(R8)(DX*4), Z18
+	VFMADD231PD  Z18, Z17, Z16
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models37
+	JNZ          models44
 
-folded38:
+folded45:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -358,25 +520,75 @@ folded38:
 	VMOVUPS Z6, 320(AX)
 	VMOVUPS Z7, 384(AX)
 	VMOVUPS Z8, 448(AX)
-	ADDQ    $+512, AX
-	ADDQ    $0x40, DX
-	SUBQ    $0x40, CX
-	CMPQ    CX, $0x40
-	JGE     block30
+	VMOVUPS Z9, 512(AX)
+	VMOVUPS Z10, 576(AX)
+	VMOVUPS Z11, 640(AX)
+	VMOVUPS Z12, 704(AX)
+	VMOVUPS Z13, 768(AX)
+	VMOVUPS Z14, 832(AX)
+	VMOVUPS Z15, 896(AX)
+	VMOVUPS Z16, 960(AX)
+	ADDQ    $+1024, AX
+	ADDQ    $+128, DX
+	SUBQ    $+128, CX
+	CMPQ    CX, $+128
+	JGE     block42
 
-vectors31:
-	CMPQ CX, $0x08
-	JLT  tail33
+blocksDone43:
+	CMPQ CX, $+32
+	JLT  blocksDone47
 
-vector32:
+block46:
 	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z2
+	VMOVUPS 128(AX), Z3
+	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded40
+	JZ      folded49
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models39:
+models48:
+	MOVQ         (BX), R8
+	VBROADCASTSD (SI), Z5
+	VCVTPS2PD    (R8)(DX*4), Z6
+	VFMADD231PD  Z6, Z5, Z0
+	VCVTPS2PD    32(R8)(DX*4), Z6
+	VFMADD231PD  Z6, Z5, Z2
+	VCVTPS2PD    64(R8)(DX*4), Z6
+	VFMADD231PD  Z6, Z5, Z3
+	VCVTPS2PD    96(R8)(DX*4), Z6
+	VFMADD231PD  Z6, Z5, Z4
+	ADDQ         $0x18, BX
+	ADDQ         $0x08, SI
+	DECQ         DI
+	JNZ          models48
+
+folded49:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, 64(AX)
+	VMOVUPS Z3, 128(AX)
+	VMOVUPS Z4, 192(AX)
+	ADDQ    $+256, AX
+	ADDQ    $+32, DX
+	SUBQ    $+32, CX
+	CMPQ    CX, $+32
+	JGE     block46
+
+blocksDone47:
+	CMPQ CX, $+8
+	JLT  blocksDone51
+
+block50:
+	VMOVUPS (AX), Z0
+	MOVQ    models+32(FP), DI
+	TESTQ   DI, DI
+	JZ      folded53
+	MOVQ    x+8(FP), BX
+	MOVQ    w+16(FP), SI
+
+models52:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z2
 	VCVTPS2PD    (R8)(DX*4), Z3
@@ -384,23 +596,23 @@ models39:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models39
+	JNZ          models52
 
-folded40:
+folded53:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
-	ADDQ    $0x08, DX
-	SUBQ    $0x08, CX
-	CMPQ    CX, $0x08
-	JGE     vector32
+	ADDQ    $+8, DX
+	SUBQ    $+8, CX
+	CMPQ    CX, $+8
+	JGE     block50
 
-tail33:
+blocksDone51:
 	TESTQ   CX, CX
-	JZ      done34
+	JZ      done39
 	LEAQ    -64(AX)(CX*8), AX
 	VMOVUPS Z1, (AX)
 
-done34:
+done39:
 	VZEROUPPER
 	RET
 
@@ -419,7 +631,7 @@ TEXT ·weightedSumFloat64AVX512(SB), NOSPLIT, $0-72
 	MOVQ       offset+48(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
-	CMPQ       BX, $0x08
+	CMPQ       BX, $+8
 	JLT        small1
 
 	// The overlapped last vector, before anything is stored.
@@ -429,45 +641,45 @@ TEXT ·weightedSumFloat64AVX512(SB), NOSPLIT, $0-72
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    DX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh8
+	JEQ     fresh4
 	VMOVUPS (DI), Z1
-	JMP     started9
+	JMP     started5
 
-fresh8:
+fresh4:
 	VMOVAPS Z0, Z1
 
-started9:
+started5:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded11
+	JZ    folded7
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models10:
+models6:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Z2
 	VFMADD231PD  (R10)(SI*8), Z2, Z1
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models10
+	JNZ          models6
 
-folded11:
+folded7:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided12
+	JZ           divided8
 	VBROADCASTSD divisor+56(FP), Z2
 	VDIVPD       Z2, Z1, Z1
 
-divided12:
+divided8:
 	VMOVAPS Z1, Z1
 
 blocks2:
-	CMPQ BX, $0x40
-	JLT  vectors4
+	CMPQ BX, $+128
+	JLT  blocksDone10
 
-block3:
+block9:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh13
+	JEQ     fresh11
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -476,9 +688,17 @@ block3:
 	VMOVUPS 320(CX), Z7
 	VMOVUPS 384(CX), Z8
 	VMOVUPS 448(CX), Z9
-	JMP     started14
+	VMOVUPS 512(CX), Z10
+	VMOVUPS 576(CX), Z11
+	VMOVUPS 640(CX), Z12
+	VMOVUPS 704(CX), Z13
+	VMOVUPS 768(CX), Z14
+	VMOVUPS 832(CX), Z15
+	VMOVUPS 896(CX), Z16
+	VMOVUPS 960(CX), Z17
+	JMP     started12
 
-fresh13:
+fresh11:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -487,46 +707,70 @@ fresh13:
 	VMOVAPS Z0, Z7
 	VMOVAPS Z0, Z8
 	VMOVAPS Z0, Z9
+	VMOVAPS Z0, Z10
+	VMOVAPS Z0, Z11
+	VMOVAPS Z0, Z12
+	VMOVAPS Z0, Z13
+	VMOVAPS Z0, Z14
+	VMOVAPS Z0, Z15
+	VMOVAPS Z0, Z16
+	VMOVAPS Z0, Z17
 
-started14:
+started12:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded16
+	JZ    folded14
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models15:
+models13:
 	MOVQ         (SI), R9
-	VBROADCASTSD (DI), Z10
-	VFMADD231PD  (R9)(DX*8), Z10, Z2
-	VFMADD231PD  64(R9)(DX*8), Z10, Z3
-	VFMADD231PD  128(R9)(DX*8), Z10, Z4
-	VFMADD231PD  192(R9)(DX*8), Z10, Z5
-	VFMADD231PD  256(R9)(DX*8), Z10, Z6
-	VFMADD231PD  320(R9)(DX*8), Z10, Z7
-	VFMADD231PD  384(R9)(DX*8), Z10, Z8
-	VFMADD231PD  448(R9)(DX*8), Z10, Z9
+	VBROADCASTSD (DI), Z18
+	VFMADD231PD  (R9)(DX*8), Z18, Z2
+	VFMADD231PD  64(R9)(DX*8), Z18, Z3
+	VFMADD231PD  128(R9)(DX*8), Z18, Z4
+	VFMADD231PD  192(R9)(DX*8), Z18, Z5
+	VFMADD231PD  256(R9)(DX*8), Z18, Z6
+	VFMADD231PD  320(R9)(DX*8), Z18, Z7
+	VFMADD231PD  384(R9)(DX*8), Z18, Z8
+	VFMADD231PD  448(R9)(DX*8), Z18, Z9
+	VFMADD231PD  512(R9)(DX*8), Z18, Z10
+	VFMADD231PD  576(R9)(DX*8), Z18, Z11
+	VFMADD231PD  640(R9)(DX*8), Z18, Z12
+	VFMADD231PD  704(R9)(DX*8), Z18, Z13
+	VFMADD231PD  768(R9)(DX*8), Z18, Z14
+	VFMADD231PD  832(R9)(DX*8), Z18, Z15
+	VFMADD231PD  896(R9)(DX*8), Z18, Z16
+	VFMADD231PD  960(R9)(DX*8), Z18, Z17
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models15
+	JNZ          models13
 
-folded16:
+folded14:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided17
-	VBROADCASTSD divisor+56(FP), Z10
-	VDIVPD       Z10, Z2, Z2
-	VDIVPD       Z10, Z3, Z3
-	VDIVPD       Z10, Z4, Z4
-	VDIVPD       Z10, Z5, Z5
-	VDIVPD       Z10, Z6, Z6
-	VDIVPD       Z10, Z7, Z7
-	VDIVPD       Z10, Z8, Z8
-	VDIVPD       Z10, Z9, Z9
+	JZ           divided15
+	VBROADCASTSD divisor+56(FP), Z18
+	VDIVPD       Z18, Z2, Z2
+	VDIVPD       Z18, Z3, Z3
+	VDIVPD       Z18, Z4, Z4
+	VDIVPD       Z18, Z5, Z5
+	VDIVPD       Z18, Z6, Z6
+	VDIVPD       Z18, Z7, Z7
+	VDIVPD       Z18, Z8, Z8
+	VDIVPD       Z18, Z9, Z9
+	VDIVPD       Z18, Z10, Z10
+	VDIVPD       Z18, Z11, Z11
+	VDIVPD       Z18, Z12, Z12
+	VDIVPD       Z18, Z13, Z13
+	VDIVPD       Z18, Z14, Z14
+	VDIVPD       Z18, Z15, Z15
+	VDIVPD       Z18, Z16, Z16
+	VDIVPD       Z18, Z17, Z17
 
-divided17:
+divided15:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past18
+	JNZ     past16
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
@@ -535,9 +779,17 @@ divided17:
 	VMOVUPS Z7, 320(AX)
 	VMOVUPS Z8, 384(AX)
 	VMOVUPS Z9, 448(AX)
-	JMP     stored19
+	VMOVUPS Z10, 512(AX)
+	VMOVUPS Z11, 576(AX)
+	VMOVUPS Z12, 640(AX)
+	VMOVUPS Z13, 704(AX)
+	VMOVUPS Z14, 768(AX)
+	VMOVUPS Z15, 832(AX)
+	VMOVUPS Z16, 896(AX)
+	VMOVUPS Z17, 960(AX)
+	JMP     stored17
 
-past18:
+past16:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z3, 64(AX)
 	VMOVNTPS Z4, 128(AX)
@@ -546,27 +798,41 @@ past18:
 	VMOVNTPS Z7, 320(AX)
 	VMOVNTPS Z8, 384(AX)
 	VMOVNTPS Z9, 448(AX)
+	VMOVNTPS Z10, 512(AX)
+	VMOVNTPS Z11, 576(AX)
+	VMOVNTPS Z12, 640(AX)
+	VMOVNTPS Z13, 704(AX)
+	VMOVNTPS Z14, 768(AX)
+	VMOVNTPS Z15, 832(AX)
+	VMOVNTPS Z16, 896(AX)
+	VMOVNTPS Z17, 960(AX)
 
-stored19:
-	ADDQ $+512, AX
-	ADDQ $+512, CX
-	ADDQ $0x40, DX
-	SUBQ $0x40, BX
-	CMPQ BX, $0x40
-	JGE  block3
+stored17:
+	ADDQ $+1024, AX
+	ADDQ $+1024, CX
+	ADDQ $+128, DX
+	SUBQ $+128, BX
+	CMPQ BX, $+128
+	JGE  block9
 
-vectors4:
-	CMPQ BX, $0x08
-	JLT  tail6
+blocksDone10:
+	CMPQ BX, $+32
+	JLT  blocksDone19
 
-vector5:
+block18:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh20
 	VMOVUPS (CX), Z2
+	VMOVUPS 64(CX), Z3
+	VMOVUPS 128(CX), Z4
+	VMOVUPS 192(CX), Z5
 	JMP     started21
 
 fresh20:
 	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
 
 started21:
 	MOVQ  models+40(FP), R8
@@ -577,8 +843,11 @@ started21:
 
 models22:
 	MOVQ         (SI), R9
-	VBROADCASTSD (DI), Z3
-	VFMADD231PD  (R9)(DX*8), Z3, Z2
+	VBROADCASTSD (DI), Z6
+	VFMADD231PD  (R9)(DX*8), Z6, Z2
+	VFMADD231PD  64(R9)(DX*8), Z6, Z3
+	VFMADD231PD  128(R9)(DX*8), Z6, Z4
+	VFMADD231PD  192(R9)(DX*8), Z6, Z5
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
@@ -587,36 +856,97 @@ models22:
 folded23:
 	TESTQ        $0x00000002, flags+64(FP)
 	JZ           divided24
+	VBROADCASTSD divisor+56(FP), Z6
+	VDIVPD       Z6, Z2, Z2
+	VDIVPD       Z6, Z3, Z3
+	VDIVPD       Z6, Z4, Z4
+	VDIVPD       Z6, Z5, Z5
+
+divided24:
+	TESTQ   $0x00000001, flags+64(FP)
+	JNZ     past25
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	VMOVUPS Z4, 128(AX)
+	VMOVUPS Z5, 192(AX)
+	JMP     stored26
+
+past25:
+	VMOVNTPS Z2, (AX)
+	VMOVNTPS Z3, 64(AX)
+	VMOVNTPS Z4, 128(AX)
+	VMOVNTPS Z5, 192(AX)
+
+stored26:
+	ADDQ $+256, AX
+	ADDQ $+256, CX
+	ADDQ $+32, DX
+	SUBQ $+32, BX
+	CMPQ BX, $+32
+	JGE  block18
+
+blocksDone19:
+	CMPQ BX, $+8
+	JLT  blocksDone28
+
+block27:
+	CMPQ    acc+24(FP), $0x00
+	JEQ     fresh29
+	VMOVUPS (CX), Z2
+	JMP     started30
+
+fresh29:
+	VMOVAPS Z0, Z2
+
+started30:
+	MOVQ  models+40(FP), R8
+	TESTQ R8, R8
+	JZ    folded32
+	MOVQ  x+8(FP), SI
+	MOVQ  w+16(FP), DI
+
+models31:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Z3
+	VFMADD231PD  (R9)(DX*8), Z3, Z2
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models31
+
+folded32:
+	TESTQ        $0x00000002, flags+64(FP)
+	JZ           divided33
 	VBROADCASTSD divisor+56(FP), Z3
 	VDIVPD       Z3, Z2, Z2
 
-divided24:
+divided33:
 	VMOVUPS Z2, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+64, CX
-	ADDQ    $0x08, DX
-	SUBQ    $0x08, BX
-	CMPQ    BX, $0x08
-	JGE     vector5
+	ADDQ    $+8, DX
+	SUBQ    $+8, BX
+	CMPQ    BX, $+8
+	JGE     block27
 
-tail6:
+blocksDone28:
 	TESTQ   BX, BX
-	JZ      done7
+	JZ      done3
 	VMOVUPS Z1, -64(AX)(BX*8)
 
-done7:
+done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced25
+	JZ    fenced34
 	SFENCE
 
-fenced25:
+fenced34:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   BX, BX
-	JZ      done7
+	JZ      done3
 	MOVQ    BX, CX
 	MOVQ    $0x00000001, BX
 	SHLQ    CL, BX
@@ -625,11 +955,11 @@ small1:
 	VMOVAPS Z0, Z0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded27
+	JZ      folded36
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), BX
 
-models26:
+models35:
 	MOVQ         (CX), DI
 	VBROADCASTSD (BX), Z1
 	VMOVUPD.Z    (DI)(DX*8), K1, Z2
@@ -637,15 +967,15 @@ models26:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, BX
 	DECQ         SI
-	JNZ          models26
+	JNZ          models35
 
-folded27:
+folded36:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided28
+	JZ           divided37
 	VBROADCASTSD divisor+56(FP), Z1
 	VDIVPD       Z1, Z0, Z0
 
-divided28:
+divided37:
 	VMOVUPD Z0, K1, (AX)
 	VZEROUPPER
 	RET
@@ -661,37 +991,37 @@ TEXT ·accumulateFloat64AVX512(SB), NOSPLIT, $0-48
 	MOVQ       offset+40(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
-	CMPQ       CX, $0x08
-	JLT        done34
+	CMPQ       CX, $+8
+	JLT        done39
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks29
+	JZ      blocks38
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded36
+	JZ      folded41
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models35:
+models40:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z0
 	VFMADD231PD  (R9)(BX*8), Z0, Z1
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models35
+	JNZ          models40
 
-folded36:
-blocks29:
-	CMPQ CX, $0x40
-	JLT  vectors31
+folded41:
+blocks38:
+	CMPQ CX, $+128
+	JLT  blocksDone43
 
-block30:
+block42:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -700,29 +1030,45 @@ block30:
 	VMOVUPS 320(AX), Z6
 	VMOVUPS 384(AX), Z7
 	VMOVUPS 448(AX), Z8
+	VMOVUPS 512(AX), Z9
+	VMOVUPS 576(AX), Z10
+	VMOVUPS 640(AX), Z11
+	VMOVUPS 704(AX), Z12
+	VMOVUPS 768(AX), Z13
+	VMOVUPS 832(AX), Z14
+	VMOVUPS 896(AX), Z15
+	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded38
+	JZ      folded45
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models37:
+models44:
 	MOVQ         (BX), R8
-	VBROADCASTSD (SI), Z9
-	VFMADD231PD  (R8)(DX*8), Z9, Z0
-	VFMADD231PD  64(R8)(DX*8), Z9, Z2
-	VFMADD231PD  128(R8)(DX*8), Z9, Z3
-	VFMADD231PD  192(R8)(DX*8), Z9, Z4
-	VFMADD231PD  256(R8)(DX*8), Z9, Z5
-	VFMADD231PD  320(R8)(DX*8), Z9, Z6
-	VFMADD231PD  384(R8)(DX*8), Z9, Z7
-	VFMADD231PD  448(R8)(DX*8), Z9, Z8
+	VBROADCASTSD (SI), Z17
+	VFMADD231PD  (R8)(DX*8), Z17, Z0
+	VFMADD231PD  64(R8)(DX*8), Z17, Z2
+	VFMADD231PD  128(R8)(DX*8), Z17, Z3
+	VFMADD231PD  192(R8)(DX*8), Z17, Z4
+	VFMADD231PD  256(R8)(DX*8), Z17, Z5
+	VFMADD231PD  320(R8)(DX*8), Z17, Z6
+	VFMADD231PD  384(R8)(DX*8), Z17, Z7
+	VFMADD231PD  448(R8)(DX*8), Z17, Z8
+	VFMADD231PD  512(R8)(DX*8), Z17, Z9
+	VFMADD231PD  576(R8)(DX*8), Z17, Z10
+	VFMADD231PD  640(R8)(DX*8), Z17, Z11
+	VFMADD231PD  704(R8)(DX*8), Z17, Z12
+	VFMADD231PD  768(R8)(DX*8), Z17, Z13
+	VFMADD231PD  832(R8)(DX*8), Z17, Z14
+	VFMADD231PD  896(R8)(DX*8), Z17, Z15
+	VFMADD231PD  960(R8)(DX*8), Z17, Z16
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models37
+	JNZ          models44
 
-folded38:
+folded45:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -731,48 +1077,94 @@ folded38:
 	VMOVUPS Z6, 320(AX)
 	VMOVUPS Z7, 384(AX)
 	VMOVUPS Z8, 448(AX)
-	ADDQ    $+512, AX
-	ADDQ    $0x40, DX
-	SUBQ    $0x40, CX
-	CMPQ    CX, $0x40
-	JGE     block30
+	VMOVUPS Z9, 512(AX)
+	VMOVUPS Z10, 576(AX)
+	VMOVUPS Z11, 640(AX)
+	VMOVUPS Z12, 704(AX)
+	VMOVUPS Z13, 768(AX)
+	VMOVUPS Z14, 832(AX)
+	VMOVUPS Z15, 896(AX)
+	VMOVUPS Z16, 960(AX)
+	ADDQ    $+1024, AX
+	ADDQ    $+128, DX
+	SUBQ    $+128, CX
+	CMPQ    CX, $+128
+	JGE     block42
 
-vectors31:
-	CMPQ CX, $0x08
-	JLT  tail33
+blocksDone43:
+	CMPQ CX, $+32
+	JLT  blocksDone47
 
-vector32:
+block46:
 	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z2
+	VMOVUPS 128(AX), Z3
+	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded40
+	JZ      folded49
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models39:
+models48:
+	MOVQ         (BX), R8
+	VBROADCASTSD (SI), Z5
+	VFMADD231PD  (R8)(DX*8), Z5, Z0
+	VFMADD231PD  64(R8)(DX*8), Z5, Z2
+	VFMADD231PD  128(R8)(DX*8), Z5, Z3
+	VFMADD231PD  192(R8)(DX*8), Z5, Z4
+	ADDQ         $0x18, BX
+	ADDQ         $0x08, SI
+	DECQ         DI
+	JNZ          models48
+
+folded49:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, 64(AX)
+	VMOVUPS Z3, 128(AX)
+	VMOVUPS Z4, 192(AX)
+	ADDQ    $+256, AX
+	ADDQ    $+32, DX
+	SUBQ    $+32, CX
+	CMPQ    CX, $+32
+	JGE     block46
+
+blocksDone47:
+	CMPQ CX, $+8
+	JLT  blocksDone51
+
+block50:
+	VMOVUPS (AX), Z0
+	MOVQ    models+32(FP), DI
+	TESTQ   DI, DI
+	JZ      folded53
+	MOVQ    x+8(FP), BX
+	MOVQ    w+16(FP), SI
+
+models52:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z2
 	VFMADD231PD  (R8)(DX*8), Z2, Z0
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models39
+	JNZ          models52
 
-folded40:
+folded53:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
-	ADDQ    $0x08, DX
-	SUBQ    $0x08, CX
-	CMPQ    CX, $0x08
-	JGE     vector32
+	ADDQ    $+8, DX
+	SUBQ    $+8, CX
+	CMPQ    CX, $+8
+	JGE     block50
 
-tail33:
+blocksDone51:
 	TESTQ   CX, CX
-	JZ      done34
+	JZ      done39
 	LEAQ    -64(AX)(CX*8), AX
 	VMOVUPS Z1, (AX)
 
-done34:
+done39:
 	VZEROUPPER
 	RET
 
@@ -791,7 +1183,7 @@ TEXT ·weightedSumFloat16AVX512(SB), NOSPLIT, $0-72
 	MOVQ       offset+48(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
-	CMPQ       BX, $0x10
+	CMPQ       BX, $+16
 	JLT        small1
 
 	// The overlapped last vector, before anything is stored.
@@ -801,21 +1193,21 @@ TEXT ·weightedSumFloat16AVX512(SB), NOSPLIT, $0-72
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    DX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh8
+	JEQ     fresh4
 	VMOVUPS (DI), Z1
-	JMP     started9
+	JMP     started5
 
-fresh8:
+fresh4:
 	VMOVAPS Z0, Z1
 
-started9:
+started5:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded11
+	JZ    folded7
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models10:
+models6:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Z2
 	VCVTPH2PS    (R10)(SI*2), Z3
@@ -823,27 +1215,27 @@ models10:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models10
+	JNZ          models6
 
-folded11:
+folded7:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided12
+	JZ           divided8
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Z2
 	VDIVPS       Z2, Z1, Z1
 
-divided12:
+divided8:
 	VCVTPS2PH $0x00, Z1, Y1
 	VMOVAPS   Y1, Y1
 
 blocks2:
-	CMPQ BX, $0x80
-	JLT  vectors4
+	CMPQ BX, $+256
+	JLT  blocksDone10
 
-block3:
+block9:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh13
+	JEQ     fresh11
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -852,9 +1244,17 @@ block3:
 	VMOVUPS 320(CX), Z7
 	VMOVUPS 384(CX), Z8
 	VMOVUPS 448(CX), Z9
-	JMP     started14
+	VMOVUPS 512(CX), Z10
+	VMOVUPS 576(CX), Z11
+	VMOVUPS 640(CX), Z12
+	VMOVUPS 704(CX), Z13
+	VMOVUPS 768(CX), Z14
+	VMOVUPS 832(CX), Z15
+	VMOVUPS 896(CX), Z16
+	VMOVUPS 960(CX), Z17
+	JMP     started12
 
-fresh13:
+fresh11:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -863,100 +1263,158 @@ fresh13:
 	VMOVAPS Z0, Z7
 	VMOVAPS Z0, Z8
 	VMOVAPS Z0, Z9
+	VMOVAPS Z0, Z10
+	VMOVAPS Z0, Z11
+	VMOVAPS Z0, Z12
+	VMOVAPS Z0, Z13
+	VMOVAPS Z0, Z14
+	VMOVAPS Z0, Z15
+	VMOVAPS Z0, Z16
+	VMOVAPS Z0, Z17
 
-started14:
+started12:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded16
+	JZ    folded14
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models15:
+models13:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z10
-	VCVTPH2PS    (R9)(DX*2), Z11
-	VFMADD231PS  Z11, Z10, Z2
-	VCVTPH2PS    32(R9)(DX*2), Z11
-	VFMADD231PS  Z11, Z10, Z3
-	VCVTPH2PS    64(R9)(DX*2), Z11
-	VFMADD231PS  Z11, Z10, Z4
-	VCVTPH2PS    96(R9)(DX*2), Z11
-	VFMADD231PS  Z11, Z10, Z5
-	VCVTPH2PS    128(R9)(DX*2), Z11
-	VFMADD231PS  Z11, Z10, Z6
-	VCVTPH2PS    160(R9)(DX*2), Z11
-	VFMADD231PS  Z11, Z10, Z7
-	VCVTPH2PS    192(R9)(DX*2), Z11
-	VFMADD231PS  Z11, Z10, Z8
-	VCVTPH2PS    224(R9)(DX*2), Z11
-	VFMADD231PS  Z11, Z10, Z9
+	VBROADCASTSS (DI), Z18
+	VCVTPH2PS    (R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z2
+	VCVTPH2PS    32(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z3
+	VCVTPH2PS    64(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z4
+	VCVTPH2PS    96(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z5
+	VCVTPH2PS    128(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z6
+	VCVTPH2PS    160(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z7
+	VCVTPH2PS    192(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z8
+	VCVTPH2PS    224(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z9
+	VCVTPH2PS    256(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z10
+	VCVTPH2PS    288(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z11
+	VCVTPH2PS    320(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z12
+	VCVTPH2PS    352(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z13
+	VCVTPH2PS    384(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z14
+	VCVTPH2PS    416(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z15
+	VCVTPH2PS    448(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z16
+	VCVTPH2PS    480(R9)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z17
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models15
+	JNZ          models13
 
-folded16:
+folded14:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided17
-	VXORPS       X10, X10, X10
-	VCVTSD2SS    divisor+56(FP), X10, X10
-	VBROADCASTSS X10, Z10
-	VDIVPS       Z10, Z2, Z2
-	VDIVPS       Z10, Z3, Z3
-	VDIVPS       Z10, Z4, Z4
-	VDIVPS       Z10, Z5, Z5
-	VDIVPS       Z10, Z6, Z6
-	VDIVPS       Z10, Z7, Z7
-	VDIVPS       Z10, Z8, Z8
-	VDIVPS       Z10, Z9, Z9
+	JZ           divided15
+	VXORPS       X18, X18, X18
+	VCVTSD2SS    divisor+56(FP), X18, X18
+	VBROADCASTSS X18, Z18
+	VDIVPS       Z18, Z2, Z2
+	VDIVPS       Z18, Z3, Z3
+	VDIVPS       Z18, Z4, Z4
+	VDIVPS       Z18, Z5, Z5
+	VDIVPS       Z18, Z6, Z6
+	VDIVPS       Z18, Z7, Z7
+	VDIVPS       Z18, Z8, Z8
+	VDIVPS       Z18, Z9, Z9
+	VDIVPS       Z18, Z10, Z10
+	VDIVPS       Z18, Z11, Z11
+	VDIVPS       Z18, Z12, Z12
+	VDIVPS       Z18, Z13, Z13
+	VDIVPS       Z18, Z14, Z14
+	VDIVPS       Z18, Z15, Z15
+	VDIVPS       Z18, Z16, Z16
+	VDIVPS       Z18, Z17, Z17
 
-divided17:
-	VCVTPS2PH    $0x00, Z2, Y12
+divided15:
+	VCVTPS2PH    $0x00, Z2, Y20
 	VCVTPS2PH    $0x00, Z3, Y2
-	VCVTPS2PH    $0x00, Z4, Y13
+	VCVTPS2PH    $0x00, Z4, Y21
 	VCVTPS2PH    $0x00, Z5, Y3
-	VCVTPS2PH    $0x00, Z6, Y14
+	VCVTPS2PH    $0x00, Z6, Y22
 	VCVTPS2PH    $0x00, Z7, Y4
-	VCVTPS2PH    $0x00, Z8, Y15
+	VCVTPS2PH    $0x00, Z8, Y23
 	VCVTPS2PH    $0x00, Z9, Y5
-	VINSERTF64X4 $0x01, Y2, Z12, Z12
-	VINSERTF64X4 $0x01, Y3, Z13, Z13
-	VINSERTF64X4 $0x01, Y4, Z14, Z14
-	VINSERTF64X4 $0x01, Y5, Z15, Z15
+	VCVTPS2PH    $0x00, Z10, Y24
+	VCVTPS2PH    $0x00, Z11, Y6
+	VCVTPS2PH    $0x00, Z12, Y25
+	VCVTPS2PH    $0x00, Z13, Y7
+	VCVTPS2PH    $0x00, Z14, Y26
+	VCVTPS2PH    $0x00, Z15, Y8
+	VCVTPS2PH    $0x00, Z16, Y27
+	VCVTPS2PH    $0x00, Z17, Y9
+	VINSERTF64X4 $0x01, Y2, Z20, Z20
+	VINSERTF64X4 $0x01, Y3, Z21, Z21
+	VINSERTF64X4 $0x01, Y4, Z22, Z22
+	VINSERTF64X4 $0x01, Y5, Z23, Z23
+	VINSERTF64X4 $0x01, Y6, Z24, Z24
+	VINSERTF64X4 $0x01, Y7, Z25, Z25
+	VINSERTF64X4 $0x01, Y8, Z26, Z26
+	VINSERTF64X4 $0x01, Y9, Z27, Z27
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past18
-	VMOVUPS      Z12, (AX)
-	VMOVUPS      Z13, 64(AX)
-	VMOVUPS      Z14, 128(AX)
-	VMOVUPS      Z15, 192(AX)
-	JMP          stored19
+	JNZ          past16
+	VMOVUPS      Z20, (AX)
+	VMOVUPS      Z21, 64(AX)
+	VMOVUPS      Z22, 128(AX)
+	VMOVUPS      Z23, 192(AX)
+	VMOVUPS      Z24, 256(AX)
+	VMOVUPS      Z25, 320(AX)
+	VMOVUPS      Z26, 384(AX)
+	VMOVUPS      Z27, 448(AX)
+	JMP          stored17
 
-past18:
-	VMOVNTPS Z12, (AX)
-	VMOVNTPS Z13, 64(AX)
-	VMOVNTPS Z14, 128(AX)
-	VMOVNTPS Z15, 192(AX)
+past16:
+	VMOVNTPS Z20, (AX)
+	VMOVNTPS Z21, 64(AX)
+	VMOVNTPS Z22, 128(AX)
+	VMOVNTPS Z23, 192(AX)
+	VMOVNTPS Z24, 256(AX)
+	VMOVNTPS Z25, 320(AX)
+	VMOVNTPS Z26, 384(AX)
+	VMOVNTPS Z27, 448(AX)
 
-stored19:
-	ADDQ $+256, AX
-	ADDQ $+512, CX
-	ADDQ $0x80, DX
-	SUBQ $0x80, BX
-	CMPQ BX, $0x80
-	JGE  block3
+stored17:
+	ADDQ $+512, AX
+	ADDQ $+1024, CX
+	ADDQ $+256, DX
+	SUBQ $+256, BX
+	CMPQ BX, $+256
+	JGE  block9
 
-vectors4:
-	CMPQ BX, $0x10
-	JLT  tail6
+blocksDone10:
+	CMPQ BX, $+64
+	JLT  blocksDone19
 
-vector5:
+block18:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh20
 	VMOVUPS (CX), Z2
+	VMOVUPS 64(CX), Z3
+	VMOVUPS 128(CX), Z4
+	VMOVUPS 192(CX), Z5
 	JMP     started21
 
 fresh20:
 	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
 
 started21:
 	MOVQ  models+40(FP), R8
@@ -967,9 +1425,15 @@ started21:
 
 models22:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z3
-	VCVTPH2PS    (R9)(DX*2), Z4
-	VFMADD231PS  Z4, Z3, Z2
+	VBROADCASTSS (DI), Z6
+	VCVTPH2PS    (R9)(DX*2), Z7
+	VFMADD231PS  Z7, Z6, Z2
+	VCVTPH2PS    32(R9)(DX*2), Z7
+	VFMADD231PS  Z7, Z6, Z3
+	VCVTPH2PS    64(R9)(DX*2), Z7
+	VFMADD231PS  Z7, Z6, Z4
+	VCVTPH2PS    96(R9)(DX*2), Z7
+	VFMADD231PS  Z7, Z6, Z5
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
@@ -978,39 +1442,107 @@ models22:
 folded23:
 	TESTQ        $0x00000002, flags+64(FP)
 	JZ           divided24
+	VXORPS       X6, X6, X6
+	VCVTSD2SS    divisor+56(FP), X6, X6
+	VBROADCASTSS X6, Z6
+	VDIVPS       Z6, Z2, Z2
+	VDIVPS       Z6, Z3, Z3
+	VDIVPS       Z6, Z4, Z4
+	VDIVPS       Z6, Z5, Z5
+
+divided24:
+	VCVTPS2PH $0x00, Z2, Y2
+	VCVTPS2PH $0x00, Z3, Y3
+	VCVTPS2PH $0x00, Z4, Y4
+	VCVTPS2PH $0x00, Z5, Y5
+	TESTQ     $0x00000001, flags+64(FP)
+	JNZ       past25
+	VMOVUPS   Y2, (AX)
+	VMOVUPS   Y3, 32(AX)
+	VMOVUPS   Y4, 64(AX)
+	VMOVUPS   Y5, 96(AX)
+	JMP       stored26
+
+past25:
+	VMOVNTPS Y2, (AX)
+	VMOVNTPS Y3, 32(AX)
+	VMOVNTPS Y4, 64(AX)
+	VMOVNTPS Y5, 96(AX)
+
+stored26:
+	ADDQ $+128, AX
+	ADDQ $+256, CX
+	ADDQ $+64, DX
+	SUBQ $+64, BX
+	CMPQ BX, $+64
+	JGE  block18
+
+blocksDone19:
+	CMPQ BX, $+16
+	JLT  blocksDone28
+
+block27:
+	CMPQ    acc+24(FP), $0x00
+	JEQ     fresh29
+	VMOVUPS (CX), Z2
+	JMP     started30
+
+fresh29:
+	VMOVAPS Z0, Z2
+
+started30:
+	MOVQ  models+40(FP), R8
+	TESTQ R8, R8
+	JZ    folded32
+	MOVQ  x+8(FP), SI
+	MOVQ  w+16(FP), DI
+
+models31:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Z3
+	VCVTPH2PS    (R9)(DX*2), Z4
+	VFMADD231PS  Z4, Z3, Z2
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models31
+
+folded32:
+	TESTQ        $0x00000002, flags+64(FP)
+	JZ           divided33
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Z3
 	VDIVPS       Z3, Z2, Z2
 
-divided24:
+divided33:
 	VCVTPS2PH $0x00, Z2, Y2
 	VMOVUPS   Y2, (AX)
 	ADDQ      $+32, AX
 	ADDQ      $+64, CX
-	ADDQ      $0x10, DX
-	SUBQ      $0x10, BX
-	CMPQ      BX, $0x10
-	JGE       vector5
+	ADDQ      $+16, DX
+	SUBQ      $+16, BX
+	CMPQ      BX, $+16
+	JGE       block27
 
-tail6:
+blocksDone28:
 	TESTQ   BX, BX
-	JZ      done7
+	JZ      done3
 	VMOVUPS Y1, -32(AX)(BX*2)
 
-done7:
+done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced25
+	JZ    fenced34
 	SFENCE
 
-fenced25:
+fenced34:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   BX, BX
-	JZ      done7
+	JZ      done3
 	MOVQ    BX, CX
 	MOVQ    $0x00000001, BX
 	SHLQ    CL, BX
@@ -1019,11 +1551,11 @@ small1:
 	VMOVAPS Z0, Z0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded27
+	JZ      folded36
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), BX
 
-models26:
+models35:
 	MOVQ         (CX), DI
 	VBROADCASTSS (BX), Z1
 	VMOVDQU16.Z  (DI)(DX*2), K1, Y2
@@ -1032,17 +1564,17 @@ models26:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          models26
+	JNZ          models35
 
-folded27:
+folded36:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided28
+	JZ           divided37
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Z1
 	VDIVPS       Z1, Z0, Z0
 
-divided28:
+divided37:
 	VCVTPS2PH $0x00, Z0, Y0
 	VMOVDQU16 Y0, K1, (AX)
 	VZEROUPPER
@@ -1059,23 +1591,23 @@ TEXT ·accumulateFloat16AVX512(SB), NOSPLIT, $0-48
 	MOVQ       offset+40(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
-	CMPQ       CX, $0x10
-	JLT        done34
+	CMPQ       CX, $+16
+	JLT        done39
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, CX
-	JZ      blocks29
+	JZ      blocks38
 	LEAQ    -16(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded36
+	JZ      folded41
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models35:
+models40:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z0
 	VCVTPH2PS    (R9)(BX*2), Z2
@@ -1083,14 +1615,14 @@ models35:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models35
+	JNZ          models40
 
-folded36:
-blocks29:
-	CMPQ CX, $0x80
-	JLT  vectors31
+folded41:
+blocks38:
+	CMPQ CX, $+256
+	JLT  blocksDone43
 
-block30:
+block42:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -1099,37 +1631,61 @@ block30:
 	VMOVUPS 320(AX), Z6
 	VMOVUPS 384(AX), Z7
 	VMOVUPS 448(AX), Z8
+	VMOVUPS 512(AX), Z9
+	VMOVUPS 576(AX), Z10
+	VMOVUPS 640(AX), Z11
+	VMOVUPS 704(AX), Z12
+	VMOVUPS 768(AX), Z13
+	VMOVUPS 832(AX), Z14
+	VMOVUPS 896(AX), Z15
+	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded38
+	JZ      folded45
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models37:
+models44:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Z9
-	VCVTPH2PS    (R8)(DX*2), Z10
-	VFMADD231PS  Z10, Z9, Z0
-	VCVTPH2PS    32(R8)(DX*2), Z10
-	VFMADD231PS  Z10, Z9, Z2
-	VCVTPH2PS    64(R8)(DX*2), Z10
-	VFMADD231PS  Z10, Z9, Z3
-	VCVTPH2PS    96(R8)(DX*2), Z10
-	VFMADD231PS  Z10, Z9, Z4
-	VCVTPH2PS    128(R8)(DX*2), Z10
-	VFMADD231PS  Z10, Z9, Z5
-	VCVTPH2PS    160(R8)(DX*2), Z10
-	VFMADD231PS  Z10, Z9, Z6
-	VCVTPH2PS    192(R8)(DX*2), Z10
-	VFMADD231PS  Z10, Z9, Z7
-	VCVTPH2PS    224(R8)(DX*2), Z10
-	VFMADD231PS  Z10, Z9, Z8
+	VBROADCASTSS (SI), Z17
+	VCVTPH2PS    (R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z0
+	VCVTPH2PS    32(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z2
+	VCVTPH2PS    64(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z3
+	VCVTPH2PS    96(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z4
+	VCVTPH2PS    128(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z5
+	VCVTPH2PS    160(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z6
+	VCVTPH2PS    192(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z7
+	VCVTPH2PS    224(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z8
+	VCVTPH2PS    256(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z9
+	VCVTPH2PS    288(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z10
+	VCVTPH2PS    320(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z11
+	VCVTPH2PS    352(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z12
+	VCVTPH2PS    384(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z13
+	VCVTPH2PS    416(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z14
+	VCVTPH2PS    448(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z15
+	VCVTPH2PS    480(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z16
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models37
+	JNZ          models44
 
-folded38:
+folded45:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1138,25 +1694,75 @@ folded38:
 	VMOVUPS Z6, 320(AX)
 	VMOVUPS Z7, 384(AX)
 	VMOVUPS Z8, 448(AX)
-	ADDQ    $+512, AX
-	ADDQ    $0x80, DX
-	SUBQ    $0x80, CX
-	CMPQ    CX, $0x80
-	JGE     block30
+	VMOVUPS Z9, 512(AX)
+	VMOVUPS Z10, 576(AX)
+	VMOVUPS Z11, 640(AX)
+	VMOVUPS Z12, 704(AX)
+	VMOVUPS Z13, 768(AX)
+	VMOVUPS Z14, 832(AX)
+	VMOVUPS Z15, 896(AX)
+	VMOVUPS Z16, 960(AX)
+	ADDQ    $+1024, AX
+	ADDQ    $+256, DX
+	SUBQ    $+256, CX
+	CMPQ    CX, $+256
+	JGE     block42
 
-vectors31:
-	CMPQ CX, $0x10
-	JLT  tail33
+blocksDone43:
+	CMPQ CX, $+64
+	JLT  blocksDone47
 
-vector32:
+block46:
 	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z2
+	VMOVUPS 128(AX), Z3
+	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded40
+	JZ      folded49
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models39:
+models48:
+	MOVQ         (BX), R8
+	VBROADCASTSS (SI), Z5
+	VCVTPH2PS    (R8)(DX*2), Z6
+	VFMADD231PS  Z6, Z5, Z0
+	VCVTPH2PS    32(R8)(DX*2), Z6
+	VFMADD231PS  Z6, Z5, Z2
+	VCVTPH2PS    64(R8)(DX*2), Z6
+	VFMADD231PS  Z6, Z5, Z3
+	VCVTPH2PS    96(R8)(DX*2), Z6
+	VFMADD231PS  Z6, Z5, Z4
+	ADDQ         $0x18, BX
+	ADDQ         $0x04, SI
+	DECQ         DI
+	JNZ          models48
+
+folded49:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, 64(AX)
+	VMOVUPS Z3, 128(AX)
+	VMOVUPS Z4, 192(AX)
+	ADDQ    $+256, AX
+	ADDQ    $+64, DX
+	SUBQ    $+64, CX
+	CMPQ    CX, $+64
+	JGE     block46
+
+blocksDone47:
+	CMPQ CX, $+16
+	JLT  blocksDone51
+
+block50:
+	VMOVUPS (AX), Z0
+	MOVQ    models+32(FP), DI
+	TESTQ   DI, DI
+	JZ      folded53
+	MOVQ    x+8(FP), BX
+	MOVQ    w+16(FP), SI
+
+models52:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z2
 	VCVTPH2PS    (R8)(DX*2), Z3
@@ -1164,23 +1770,23 @@ models39:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models39
+	JNZ          models52
 
-folded40:
+folded53:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
-	ADDQ    $0x10, DX
-	SUBQ    $0x10, CX
-	CMPQ    CX, $0x10
-	JGE     vector32
+	ADDQ    $+16, DX
+	SUBQ    $+16, CX
+	CMPQ    CX, $+16
+	JGE     block50
 
-tail33:
+blocksDone51:
 	TESTQ   CX, CX
-	JZ      done34
+	JZ      done39
 	LEAQ    -64(AX)(CX*4), AX
 	VMOVUPS Z1, (AX)
 
-done34:
+done39:
 	VZEROUPPER
 	RET
 
@@ -1201,7 +1807,7 @@ TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-72
 	VPSLLD     $0x1f, Z0, Z0
 	VPTERNLOGD $0xff, Z1, Z1, Z1
 	VPSLLD     $0x10, Z1, Z1
-	CMPQ       BX, $0x20
+	CMPQ       BX, $+32
 	JLT        small1
 
 	// The overlapped last vector, before anything is stored.
@@ -1211,27 +1817,27 @@ TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-72
 	LEAQ      (CX)(SI*4), DI
 	ADDQ      DX, SI
 	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh8
+	JEQ       fresh4
 	VMOVUPS   64(DI), Z4
 	VMOVDQU32 even<>+0(SB), Z2
 	VMOVDQU32 odd<>+0(SB), Z3
 	VMOVUPS   (DI), Z5
 	VPERMI2PS Z4, Z5, Z2
 	VPERMI2PS Z4, Z5, Z3
-	JMP       started9
+	JMP       started5
 
-fresh8:
+fresh4:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 
-started9:
+started5:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded11
+	JZ    folded7
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models10:
+models6:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Z4
 	VMOVUPS      (R10)(SI*2), Z6
@@ -1242,18 +1848,18 @@ models10:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models10
+	JNZ          models6
 
-folded11:
+folded7:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided12
+	JZ           divided8
 	VXORPS       X4, X4, X4
 	VCVTSD2SS    divisor+56(FP), X4, X4
 	VBROADCASTSS X4, Z4
 	VDIVPS       Z4, Z2, Z2
 	VDIVPS       Z4, Z3, Z3
 
-divided12:
+divided8:
 	VPBROADCASTD word7fff<>+0(SB), Z4
 	VPBROADCASTD word1<>+0(SB), Z5
 	VPBROADCASTD word400000<>+0(SB), Z6
@@ -1274,12 +1880,12 @@ divided12:
 	VMOVAPS      Z2, Z2
 
 blocks2:
-	CMPQ BX, $0x80
-	JLT  vectors4
+	CMPQ BX, $+256
+	JLT  blocksDone10
 
-block3:
+block9:
 	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh13
+	JEQ       fresh11
 	VMOVUPS   64(CX), Z5
 	VMOVDQU32 even<>+0(SB), Z3
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -1304,9 +1910,33 @@ block3:
 	VMOVUPS   384(CX), Z12
 	VPERMI2PS Z11, Z12, Z9
 	VPERMI2PS Z11, Z12, Z10
-	JMP       started14
+	VMOVUPS   576(CX), Z13
+	VMOVDQU32 even<>+0(SB), Z11
+	VMOVDQU32 odd<>+0(SB), Z12
+	VMOVUPS   512(CX), Z14
+	VPERMI2PS Z13, Z14, Z11
+	VPERMI2PS Z13, Z14, Z12
+	VMOVUPS   704(CX), Z15
+	VMOVDQU32 even<>+0(SB), Z13
+	VMOVDQU32 odd<>+0(SB), Z14
+	VMOVUPS   640(CX), Z16
+	VPERMI2PS Z15, Z16, Z13
+	VPERMI2PS Z15, Z16, Z14
+	VMOVUPS   832(CX), Z17
+	VMOVDQU32 even<>+0(SB), Z15
+	VMOVDQU32 odd<>+0(SB), Z16
+	VMOVUPS   768(CX), Z18
+	VPERMI2PS Z17, Z18, Z15
+	VPERMI2PS Z17, Z18, Z16
+	VMOVUPS   960(CX), Z19
+	VMOVDQU32 even<>+0(SB), Z17
+	VMOVDQU32 odd<>+0(SB), Z18
+	VMOVUPS   896(CX), Z20
+	VPERMI2PS Z19, Z20, Z17
+	VPERMI2PS Z19, Z20, Z18
+	JMP       started12
 
-fresh13:
+fresh11:
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
@@ -1315,153 +1945,265 @@ fresh13:
 	VMOVAPS Z0, Z8
 	VMOVAPS Z0, Z9
 	VMOVAPS Z0, Z10
+	VMOVAPS Z0, Z11
+	VMOVAPS Z0, Z12
+	VMOVAPS Z0, Z13
+	VMOVAPS Z0, Z14
+	VMOVAPS Z0, Z15
+	VMOVAPS Z0, Z16
+	VMOVAPS Z0, Z17
+	VMOVAPS Z0, Z18
 
-started14:
+started12:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded16
+	JZ    folded14
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models15:
+models13:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z11
-	VMOVUPS      (R9)(DX*2), Z13
-	VPSLLD       $0x10, Z13, Z12
-	VPANDD       Z13, Z1, Z13
-	VFMADD231PS  Z12, Z11, Z3
-	VFMADD231PS  Z13, Z11, Z4
-	VMOVUPS      64(R9)(DX*2), Z13
-	VPSLLD       $0x10, Z13, Z12
-	VPANDD       Z13, Z1, Z13
-	VFMADD231PS  Z12, Z11, Z5
-	VFMADD231PS  Z13, Z11, Z6
-	VMOVUPS      128(R9)(DX*2), Z13
-	VPSLLD       $0x10, Z13, Z12
-	VPANDD       Z13, Z1, Z13
-	VFMADD231PS  Z12, Z11, Z7
-	VFMADD231PS  Z13, Z11, Z8
-	VMOVUPS      192(R9)(DX*2), Z13
-	VPSLLD       $0x10, Z13, Z12
-	VPANDD       Z13, Z1, Z13
-	VFMADD231PS  Z12, Z11, Z9
-	VFMADD231PS  Z13, Z11, Z10
+	VBROADCASTSS (DI), Z19
+	VMOVUPS      (R9)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z3
+	VFMADD231PS  Z21, Z19, Z4
+	VMOVUPS      64(R9)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z5
+	VFMADD231PS  Z21, Z19, Z6
+	VMOVUPS      128(R9)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z7
+	VFMADD231PS  Z21, Z19, Z8
+	VMOVUPS      192(R9)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z9
+	VFMADD231PS  Z21, Z19, Z10
+	VMOVUPS      256(R9)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z11
+	VFMADD231PS  Z21, Z19, Z12
+	VMOVUPS      320(R9)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z13
+	VFMADD231PS  Z21, Z19, Z14
+	VMOVUPS      384(R9)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z15
+	VFMADD231PS  Z21, Z19, Z16
+	VMOVUPS      448(R9)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z17
+	VFMADD231PS  Z21, Z19, Z18
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models15
+	JNZ          models13
 
-folded16:
+folded14:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided17
-	VXORPS       X11, X11, X11
-	VCVTSD2SS    divisor+56(FP), X11, X11
-	VBROADCASTSS X11, Z11
-	VDIVPS       Z11, Z3, Z3
-	VDIVPS       Z11, Z4, Z4
-	VDIVPS       Z11, Z5, Z5
-	VDIVPS       Z11, Z6, Z6
-	VDIVPS       Z11, Z7, Z7
-	VDIVPS       Z11, Z8, Z8
-	VDIVPS       Z11, Z9, Z9
-	VDIVPS       Z11, Z10, Z10
+	JZ           divided15
+	VXORPS       X19, X19, X19
+	VCVTSD2SS    divisor+56(FP), X19, X19
+	VBROADCASTSS X19, Z19
+	VDIVPS       Z19, Z3, Z3
+	VDIVPS       Z19, Z4, Z4
+	VDIVPS       Z19, Z5, Z5
+	VDIVPS       Z19, Z6, Z6
+	VDIVPS       Z19, Z7, Z7
+	VDIVPS       Z19, Z8, Z8
+	VDIVPS       Z19, Z9, Z9
+	VDIVPS       Z19, Z10, Z10
+	VDIVPS       Z19, Z11, Z11
+	VDIVPS       Z19, Z12, Z12
+	VDIVPS       Z19, Z13, Z13
+	VDIVPS       Z19, Z14, Z14
+	VDIVPS       Z19, Z15, Z15
+	VDIVPS       Z19, Z16, Z16
+	VDIVPS       Z19, Z17, Z17
+	VDIVPS       Z19, Z18, Z18
 
-divided17:
-	VPBROADCASTD word7fff<>+0(SB), Z11
-	VPBROADCASTD word1<>+0(SB), Z12
-	VPBROADCASTD word400000<>+0(SB), Z13
-	VPSRLD       $0x10, Z3, Z14
-	VPANDD       Z14, Z12, Z14
-	VPADDD       Z11, Z14, Z14
-	VPADDD       Z3, Z14, Z14
+divided15:
+	VPBROADCASTD word7fff<>+0(SB), Z19
+	VPBROADCASTD word1<>+0(SB), Z20
+	VPBROADCASTD word400000<>+0(SB), Z21
+	VPSRLD       $0x10, Z3, Z22
+	VPANDD       Z22, Z20, Z22
+	VPADDD       Z19, Z22, Z22
+	VPADDD       Z3, Z22, Z22
 	VCMPPS       $0x03, Z3, Z3, K1
-	VPORD        Z13, Z3, K1, Z14
+	VPORD        Z21, Z3, K1, Z22
 	VPSRLD       $0x10, Z4, Z3
-	VPANDD       Z3, Z12, Z3
-	VPADDD       Z11, Z3, Z3
+	VPANDD       Z3, Z20, Z3
+	VPADDD       Z19, Z3, Z3
 	VPADDD       Z4, Z3, Z3
 	VCMPPS       $0x03, Z4, Z4, K1
-	VPORD        Z13, Z4, K1, Z3
-	VPSRLD       $0x10, Z14, Z14
-	VPTERNLOGD   $0xea, Z14, Z1, Z3
+	VPORD        Z21, Z4, K1, Z3
+	VPSRLD       $0x10, Z22, Z22
+	VPTERNLOGD   $0xea, Z22, Z1, Z3
 	VPBROADCASTD word7fff<>+0(SB), Z4
-	VPBROADCASTD word1<>+0(SB), Z11
-	VPBROADCASTD word400000<>+0(SB), Z12
-	VPSRLD       $0x10, Z5, Z13
-	VPANDD       Z13, Z11, Z13
-	VPADDD       Z4, Z13, Z13
-	VPADDD       Z5, Z13, Z13
+	VPBROADCASTD word1<>+0(SB), Z19
+	VPBROADCASTD word400000<>+0(SB), Z20
+	VPSRLD       $0x10, Z5, Z21
+	VPANDD       Z21, Z19, Z21
+	VPADDD       Z4, Z21, Z21
+	VPADDD       Z5, Z21, Z21
 	VCMPPS       $0x03, Z5, Z5, K1
-	VPORD        Z12, Z5, K1, Z13
+	VPORD        Z20, Z5, K1, Z21
 	VPSRLD       $0x10, Z6, Z5
-	VPANDD       Z5, Z11, Z5
+	VPANDD       Z5, Z19, Z5
 	VPADDD       Z4, Z5, Z5
 	VPADDD       Z6, Z5, Z5
 	VCMPPS       $0x03, Z6, Z6, K1
-	VPORD        Z12, Z6, K1, Z5
-	VPSRLD       $0x10, Z13, Z13
-	VPTERNLOGD   $0xea, Z13, Z1, Z5
+	VPORD        Z20, Z6, K1, Z5
+	VPSRLD       $0x10, Z21, Z21
+	VPTERNLOGD   $0xea, Z21, Z1, Z5
 	VPBROADCASTD word7fff<>+0(SB), Z4
 	VPBROADCASTD word1<>+0(SB), Z6
-	VPBROADCASTD word400000<>+0(SB), Z11
-	VPSRLD       $0x10, Z7, Z12
-	VPANDD       Z12, Z6, Z12
-	VPADDD       Z4, Z12, Z12
-	VPADDD       Z7, Z12, Z12
+	VPBROADCASTD word400000<>+0(SB), Z19
+	VPSRLD       $0x10, Z7, Z20
+	VPANDD       Z20, Z6, Z20
+	VPADDD       Z4, Z20, Z20
+	VPADDD       Z7, Z20, Z20
 	VCMPPS       $0x03, Z7, Z7, K1
-	VPORD        Z11, Z7, K1, Z12
+	VPORD        Z19, Z7, K1, Z20
 	VPSRLD       $0x10, Z8, Z7
 	VPANDD       Z7, Z6, Z7
 	VPADDD       Z4, Z7, Z7
 	VPADDD       Z8, Z7, Z7
 	VCMPPS       $0x03, Z8, Z8, K1
-	VPORD        Z11, Z8, K1, Z7
-	VPSRLD       $0x10, Z12, Z12
-	VPTERNLOGD   $0xea, Z12, Z1, Z7
+	VPORD        Z19, Z8, K1, Z7
+	VPSRLD       $0x10, Z20, Z20
+	VPTERNLOGD   $0xea, Z20, Z1, Z7
 	VPBROADCASTD word7fff<>+0(SB), Z4
 	VPBROADCASTD word1<>+0(SB), Z6
 	VPBROADCASTD word400000<>+0(SB), Z8
-	VPSRLD       $0x10, Z9, Z11
-	VPANDD       Z11, Z6, Z11
-	VPADDD       Z4, Z11, Z11
-	VPADDD       Z9, Z11, Z11
+	VPSRLD       $0x10, Z9, Z19
+	VPANDD       Z19, Z6, Z19
+	VPADDD       Z4, Z19, Z19
+	VPADDD       Z9, Z19, Z19
 	VCMPPS       $0x03, Z9, Z9, K1
-	VPORD        Z8, Z9, K1, Z11
+	VPORD        Z8, Z9, K1, Z19
 	VPSRLD       $0x10, Z10, Z9
 	VPANDD       Z9, Z6, Z9
 	VPADDD       Z4, Z9, Z9
 	VPADDD       Z10, Z9, Z9
 	VCMPPS       $0x03, Z10, Z10, K1
 	VPORD        Z8, Z10, K1, Z9
-	VPSRLD       $0x10, Z11, Z11
-	VPTERNLOGD   $0xea, Z11, Z1, Z9
+	VPSRLD       $0x10, Z19, Z19
+	VPTERNLOGD   $0xea, Z19, Z1, Z9
+	VPBROADCASTD word7fff<>+0(SB), Z4
+	VPBROADCASTD word1<>+0(SB), Z6
+	VPBROADCASTD word400000<>+0(SB), Z8
+	VPSRLD       $0x10, Z11, Z10
+	VPANDD       Z10, Z6, Z10
+	VPADDD       Z4, Z10, Z10
+	VPADDD       Z11, Z10, Z10
+	VCMPPS       $0x03, Z11, Z11, K1
+	VPORD        Z8, Z11, K1, Z10
+	VPSRLD       $0x10, Z12, Z11
+	VPANDD       Z11, Z6, Z11
+	VPADDD       Z4, Z11, Z11
+	VPADDD       Z12, Z11, Z11
+	VCMPPS       $0x03, Z12, Z12, K1
+	VPORD        Z8, Z12, K1, Z11
+	VPSRLD       $0x10, Z10, Z10
+	VPTERNLOGD   $0xea, Z10, Z1, Z11
+	VPBROADCASTD word7fff<>+0(SB), Z4
+	VPBROADCASTD word1<>+0(SB), Z6
+	VPBROADCASTD word400000<>+0(SB), Z8
+	VPSRLD       $0x10, Z13, Z10
+	VPANDD       Z10, Z6, Z10
+	VPADDD       Z4, Z10, Z10
+	VPADDD       Z13, Z10, Z10
+	VCMPPS       $0x03, Z13, Z13, K1
+	VPORD        Z8, Z13, K1, Z10
+	VPSRLD       $0x10, Z14, Z12
+	VPANDD       Z12, Z6, Z12
+	VPADDD       Z4, Z12, Z12
+	VPADDD       Z14, Z12, Z12
+	VCMPPS       $0x03, Z14, Z14, K1
+	VPORD        Z8, Z14, K1, Z12
+	VPSRLD       $0x10, Z10, Z10
+	VPTERNLOGD   $0xea, Z10, Z1, Z12
+	VPBROADCASTD word7fff<>+0(SB), Z4
+	VPBROADCASTD word1<>+0(SB), Z6
+	VPBROADCASTD word400000<>+0(SB), Z8
+	VPSRLD       $0x10, Z15, Z10
+	VPANDD       Z10, Z6, Z10
+	VPADDD       Z4, Z10, Z10
+	VPADDD       Z15, Z10, Z10
+	VCMPPS       $0x03, Z15, Z15, K1
+	VPORD        Z8, Z15, K1, Z10
+	VPSRLD       $0x10, Z16, Z13
+	VPANDD       Z13, Z6, Z13
+	VPADDD       Z4, Z13, Z13
+	VPADDD       Z16, Z13, Z13
+	VCMPPS       $0x03, Z16, Z16, K1
+	VPORD        Z8, Z16, K1, Z13
+	VPSRLD       $0x10, Z10, Z10
+	VPTERNLOGD   $0xea, Z10, Z1, Z13
+	VPBROADCASTD word7fff<>+0(SB), Z4
+	VPBROADCASTD word1<>+0(SB), Z6
+	VPBROADCASTD word400000<>+0(SB), Z8
+	VPSRLD       $0x10, Z17, Z10
+	VPANDD       Z10, Z6, Z10
+	VPADDD       Z4, Z10, Z10
+	VPADDD       Z17, Z10, Z10
+	VCMPPS       $0x03, Z17, Z17, K1
+	VPORD        Z8, Z17, K1, Z10
+	VPSRLD       $0x10, Z18, Z14
+	VPANDD       Z14, Z6, Z14
+	VPADDD       Z4, Z14, Z14
+	VPADDD       Z18, Z14, Z14
+	VCMPPS       $0x03, Z18, Z18, K1
+	VPORD        Z8, Z18, K1, Z14
+	VPSRLD       $0x10, Z10, Z10
+	VPTERNLOGD   $0xea, Z10, Z1, Z14
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past18
+	JNZ          past16
 	VMOVUPS      Z3, (AX)
 	VMOVUPS      Z5, 64(AX)
 	VMOVUPS      Z7, 128(AX)
 	VMOVUPS      Z9, 192(AX)
-	JMP          stored19
+	VMOVUPS      Z11, 256(AX)
+	VMOVUPS      Z12, 320(AX)
+	VMOVUPS      Z13, 384(AX)
+	VMOVUPS      Z14, 448(AX)
+	JMP          stored17
 
-past18:
+past16:
 	VMOVNTPS Z3, (AX)
 	VMOVNTPS Z5, 64(AX)
 	VMOVNTPS Z7, 128(AX)
 	VMOVNTPS Z9, 192(AX)
+	VMOVNTPS Z11, 256(AX)
+	VMOVNTPS Z12, 320(AX)
+	VMOVNTPS Z13, 384(AX)
+	VMOVNTPS Z14, 448(AX)
 
-stored19:
-	ADDQ $+256, AX
-	ADDQ $+512, CX
-	ADDQ $0x80, DX
-	SUBQ $0x80, BX
-	CMPQ BX, $0x80
-	JGE  block3
+stored17:
+	ADDQ $+512, AX
+	ADDQ $+1024, CX
+	ADDQ $+256, DX
+	SUBQ $+256, BX
+	CMPQ BX, $+256
+	JGE  block9
 
-vectors4:
-	CMPQ BX, $0x20
-	JLT  tail6
+blocksDone10:
+	CMPQ BX, $+64
+	JLT  blocksDone19
 
-vector5:
+block18:
 	CMPQ      acc+24(FP), $0x00
 	JEQ       fresh20
 	VMOVUPS   64(CX), Z5
@@ -1470,11 +2212,19 @@ vector5:
 	VMOVUPS   (CX), Z6
 	VPERMI2PS Z5, Z6, Z3
 	VPERMI2PS Z5, Z6, Z4
+	VMOVUPS   192(CX), Z7
+	VMOVDQU32 even<>+0(SB), Z5
+	VMOVDQU32 odd<>+0(SB), Z6
+	VMOVUPS   128(CX), Z8
+	VPERMI2PS Z7, Z8, Z5
+	VPERMI2PS Z7, Z8, Z6
 	JMP       started21
 
 fresh20:
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
 
 started21:
 	MOVQ  models+40(FP), R8
@@ -1485,6 +2235,114 @@ started21:
 
 models22:
 	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Z7
+	VMOVUPS      (R9)(DX*2), Z9
+	VPSLLD       $0x10, Z9, Z8
+	VPANDD       Z9, Z1, Z9
+	VFMADD231PS  Z8, Z7, Z3
+	VFMADD231PS  Z9, Z7, Z4
+	VMOVUPS      64(R9)(DX*2), Z9
+	VPSLLD       $0x10, Z9, Z8
+	VPANDD       Z9, Z1, Z9
+	VFMADD231PS  Z8, Z7, Z5
+	VFMADD231PS  Z9, Z7, Z6
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models22
+
+folded23:
+	TESTQ        $0x00000002, flags+64(FP)
+	JZ           divided24
+	VXORPS       X7, X7, X7
+	VCVTSD2SS    divisor+56(FP), X7, X7
+	VBROADCASTSS X7, Z7
+	VDIVPS       Z7, Z3, Z3
+	VDIVPS       Z7, Z4, Z4
+	VDIVPS       Z7, Z5, Z5
+	VDIVPS       Z7, Z6, Z6
+
+divided24:
+	VPBROADCASTD word7fff<>+0(SB), Z7
+	VPBROADCASTD word1<>+0(SB), Z8
+	VPBROADCASTD word400000<>+0(SB), Z9
+	VPSRLD       $0x10, Z3, Z10
+	VPANDD       Z10, Z8, Z10
+	VPADDD       Z7, Z10, Z10
+	VPADDD       Z3, Z10, Z10
+	VCMPPS       $0x03, Z3, Z3, K1
+	VPORD        Z9, Z3, K1, Z10
+	VPSRLD       $0x10, Z4, Z3
+	VPANDD       Z3, Z8, Z3
+	VPADDD       Z7, Z3, Z3
+	VPADDD       Z4, Z3, Z3
+	VCMPPS       $0x03, Z4, Z4, K1
+	VPORD        Z9, Z4, K1, Z3
+	VPSRLD       $0x10, Z10, Z10
+	VPTERNLOGD   $0xea, Z10, Z1, Z3
+	VPBROADCASTD word7fff<>+0(SB), Z4
+	VPBROADCASTD word1<>+0(SB), Z7
+	VPBROADCASTD word400000<>+0(SB), Z8
+	VPSRLD       $0x10, Z5, Z9
+	VPANDD       Z9, Z7, Z9
+	VPADDD       Z4, Z9, Z9
+	VPADDD       Z5, Z9, Z9
+	VCMPPS       $0x03, Z5, Z5, K1
+	VPORD        Z8, Z5, K1, Z9
+	VPSRLD       $0x10, Z6, Z5
+	VPANDD       Z5, Z7, Z5
+	VPADDD       Z4, Z5, Z5
+	VPADDD       Z6, Z5, Z5
+	VCMPPS       $0x03, Z6, Z6, K1
+	VPORD        Z8, Z6, K1, Z5
+	VPSRLD       $0x10, Z9, Z9
+	VPTERNLOGD   $0xea, Z9, Z1, Z5
+	TESTQ        $0x00000001, flags+64(FP)
+	JNZ          past25
+	VMOVUPS      Z3, (AX)
+	VMOVUPS      Z5, 64(AX)
+	JMP          stored26
+
+past25:
+	VMOVNTPS Z3, (AX)
+	VMOVNTPS Z5, 64(AX)
+
+stored26:
+	ADDQ $+128, AX
+	ADDQ $+256, CX
+	ADDQ $+64, DX
+	SUBQ $+64, BX
+	CMPQ BX, $+64
+	JGE  block18
+
+blocksDone19:
+	CMPQ BX, $+32
+	JLT  blocksDone28
+
+block27:
+	CMPQ      acc+24(FP), $0x00
+	JEQ       fresh29
+	VMOVUPS   64(CX), Z5
+	VMOVDQU32 even<>+0(SB), Z3
+	VMOVDQU32 odd<>+0(SB), Z4
+	VMOVUPS   (CX), Z6
+	VPERMI2PS Z5, Z6, Z3
+	VPERMI2PS Z5, Z6, Z4
+	JMP       started30
+
+fresh29:
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+
+started30:
+	MOVQ  models+40(FP), R8
+	TESTQ R8, R8
+	JZ    folded32
+	MOVQ  x+8(FP), SI
+	MOVQ  w+16(FP), DI
+
+models31:
+	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z5
 	VMOVUPS      (R9)(DX*2), Z7
 	VPSLLD       $0x10, Z7, Z6
@@ -1494,18 +2352,18 @@ models22:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models22
+	JNZ          models31
 
-folded23:
+folded32:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided24
+	JZ           divided33
 	VXORPS       X5, X5, X5
 	VCVTSD2SS    divisor+56(FP), X5, X5
 	VBROADCASTSS X5, Z5
 	VDIVPS       Z5, Z3, Z3
 	VDIVPS       Z5, Z4, Z4
 
-divided24:
+divided33:
 	VPBROADCASTD word7fff<>+0(SB), Z5
 	VPBROADCASTD word1<>+0(SB), Z6
 	VPBROADCASTD word400000<>+0(SB), Z7
@@ -1526,29 +2384,29 @@ divided24:
 	VMOVUPS      Z3, (AX)
 	ADDQ         $+64, AX
 	ADDQ         $+128, CX
-	ADDQ         $0x20, DX
-	SUBQ         $0x20, BX
-	CMPQ         BX, $0x20
-	JGE          vector5
+	ADDQ         $+32, DX
+	SUBQ         $+32, BX
+	CMPQ         BX, $+32
+	JGE          block27
 
-tail6:
+blocksDone28:
 	TESTQ   BX, BX
-	JZ      done7
+	JZ      done3
 	VMOVUPS Z2, -64(AX)(BX*2)
 
-done7:
+done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced25
+	JZ    fenced34
 	SFENCE
 
-fenced25:
+fenced34:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   BX, BX
-	JZ      done7
+	JZ      done3
 	MOVQ    BX, CX
 	MOVQ    $0x00000001, BX
 	SHLQ    CL, BX
@@ -1558,11 +2416,11 @@ small1:
 	VMOVAPS Z0, Z0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded27
+	JZ      folded36
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), BX
 
-models26:
+models35:
 	MOVQ         (CX), DI
 	VBROADCASTSS (BX), Z3
 	VMOVDQU16.Z  (DI)(DX*2), K1, Z4
@@ -1573,18 +2431,18 @@ models26:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          models26
+	JNZ          models35
 
-folded27:
+folded36:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided28
+	JZ           divided37
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Z3
 	VDIVPS       Z3, Z2, Z2
 	VDIVPS       Z3, Z0, Z0
 
-divided28:
+divided37:
 	VPBROADCASTD word7fff<>+0(SB), Z3
 	VPBROADCASTD word1<>+0(SB), Z4
 	VPBROADCASTD word400000<>+0(SB), Z5
@@ -1664,12 +2522,12 @@ TEXT ·accumulateBFloat16AVX512(SB), NOSPLIT, $0-48
 	VPSLLD     $0x1f, Z0, Z0
 	VPTERNLOGD $0xff, Z1, Z1, Z1
 	VPSLLD     $0x10, Z1, Z1
-	CMPQ       CX, $0x20
-	JLT        done34
+	CMPQ       CX, $+32
+	JLT        done39
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ     $0x0000001f, CX
-	JZ        blocks29
+	JZ        blocks38
 	LEAQ      -32(CX), BX
 	LEAQ      (AX)(BX*4), SI
 	ADDQ      DX, BX
@@ -1681,11 +2539,11 @@ TEXT ·accumulateBFloat16AVX512(SB), NOSPLIT, $0-48
 	VPERMI2PS Z0, Z4, Z3
 	MOVQ      models+32(FP), R8
 	TESTQ     R8, R8
-	JZ        folded36
+	JZ        folded41
 	MOVQ      x+8(FP), SI
 	MOVQ      w+16(FP), DI
 
-models35:
+models40:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z0
 	VMOVUPS      (R9)(BX*2), Z5
@@ -1696,14 +2554,14 @@ models35:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models35
+	JNZ          models40
 
-folded36:
-blocks29:
-	CMPQ CX, $0x80
-	JLT  vectors31
+folded41:
+blocks38:
+	CMPQ CX, $+256
+	JLT  blocksDone43
 
-block30:
+block42:
 	VMOVUPS   64(AX), Z5
 	VMOVDQU32 even<>+0(SB), Z0
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -1728,47 +2586,91 @@ block30:
 	VMOVUPS   384(AX), Z12
 	VPERMI2PS Z11, Z12, Z9
 	VPERMI2PS Z11, Z12, Z10
+	VMOVUPS   576(AX), Z13
+	VMOVDQU32 even<>+0(SB), Z11
+	VMOVDQU32 odd<>+0(SB), Z12
+	VMOVUPS   512(AX), Z14
+	VPERMI2PS Z13, Z14, Z11
+	VPERMI2PS Z13, Z14, Z12
+	VMOVUPS   704(AX), Z15
+	VMOVDQU32 even<>+0(SB), Z13
+	VMOVDQU32 odd<>+0(SB), Z14
+	VMOVUPS   640(AX), Z16
+	VPERMI2PS Z15, Z16, Z13
+	VPERMI2PS Z15, Z16, Z14
+	VMOVUPS   832(AX), Z17
+	VMOVDQU32 even<>+0(SB), Z15
+	VMOVDQU32 odd<>+0(SB), Z16
+	VMOVUPS   768(AX), Z18
+	VPERMI2PS Z17, Z18, Z15
+	VPERMI2PS Z17, Z18, Z16
+	VMOVUPS   960(AX), Z19
+	VMOVDQU32 even<>+0(SB), Z17
+	VMOVDQU32 odd<>+0(SB), Z18
+	VMOVUPS   896(AX), Z20
+	VPERMI2PS Z19, Z20, Z17
+	VPERMI2PS Z19, Z20, Z18
 	MOVQ      models+32(FP), DI
 	TESTQ     DI, DI
-	JZ        folded38
+	JZ        folded45
 	MOVQ      x+8(FP), BX
 	MOVQ      w+16(FP), SI
 
-models37:
+models44:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Z11
-	VMOVUPS      (R8)(DX*2), Z13
-	VPSLLD       $0x10, Z13, Z12
-	VPANDD       Z13, Z1, Z13
-	VFMADD231PS  Z12, Z11, Z0
-	VFMADD231PS  Z13, Z11, Z4
-	VMOVUPS      64(R8)(DX*2), Z13
-	VPSLLD       $0x10, Z13, Z12
-	VPANDD       Z13, Z1, Z13
-	VFMADD231PS  Z12, Z11, Z5
-	VFMADD231PS  Z13, Z11, Z6
-	VMOVUPS      128(R8)(DX*2), Z13
-	VPSLLD       $0x10, Z13, Z12
-	VPANDD       Z13, Z1, Z13
-	VFMADD231PS  Z12, Z11, Z7
-	VFMADD231PS  Z13, Z11, Z8
-	VMOVUPS      192(R8)(DX*2), Z13
-	VPSLLD       $0x10, Z13, Z12
-	VPANDD       Z13, Z1, Z13
-	VFMADD231PS  Z12, Z11, Z9
-	VFMADD231PS  Z13, Z11, Z10
+	VBROADCASTSS (SI), Z19
+	VMOVUPS      (R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z0
+	VFMADD231PS  Z21, Z19, Z4
+	VMOVUPS      64(R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z5
+	VFMADD231PS  Z21, Z19, Z6
+	VMOVUPS      128(R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z7
+	VFMADD231PS  Z21, Z19, Z8
+	VMOVUPS      192(R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z9
+	VFMADD231PS  Z21, Z19, Z10
+	VMOVUPS      256(R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z11
+	VFMADD231PS  Z21, Z19, Z12
+	VMOVUPS      320(R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z13
+	VFMADD231PS  Z21, Z19, Z14
+	VMOVUPS      384(R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z15
+	VFMADD231PS  Z21, Z19, Z16
+	VMOVUPS      448(R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z17
+	VFMADD231PS  Z21, Z19, Z18
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models37
+	JNZ          models44
 
-folded38:
-	VMOVDQU32 low<>+0(SB), Z11
-	VMOVDQU32 high<>+0(SB), Z12
-	VPERMI2PS Z4, Z0, Z11
-	VPERMI2PS Z4, Z0, Z12
-	VMOVUPS   Z11, (AX)
-	VMOVUPS   Z12, 64(AX)
+folded45:
+	VMOVDQU32 low<>+0(SB), Z19
+	VMOVDQU32 high<>+0(SB), Z20
+	VPERMI2PS Z4, Z0, Z19
+	VPERMI2PS Z4, Z0, Z20
+	VMOVUPS   Z19, (AX)
+	VMOVUPS   Z20, 64(AX)
 	VMOVDQU32 low<>+0(SB), Z0
 	VMOVDQU32 high<>+0(SB), Z4
 	VPERMI2PS Z6, Z5, Z0
@@ -1787,17 +2689,101 @@ folded38:
 	VPERMI2PS Z10, Z9, Z4
 	VMOVUPS   Z0, 384(AX)
 	VMOVUPS   Z4, 448(AX)
-	ADDQ      $+512, AX
-	ADDQ      $0x80, DX
-	SUBQ      $0x80, CX
-	CMPQ      CX, $0x80
-	JGE       block30
+	VMOVDQU32 low<>+0(SB), Z0
+	VMOVDQU32 high<>+0(SB), Z4
+	VPERMI2PS Z12, Z11, Z0
+	VPERMI2PS Z12, Z11, Z4
+	VMOVUPS   Z0, 512(AX)
+	VMOVUPS   Z4, 576(AX)
+	VMOVDQU32 low<>+0(SB), Z0
+	VMOVDQU32 high<>+0(SB), Z4
+	VPERMI2PS Z14, Z13, Z0
+	VPERMI2PS Z14, Z13, Z4
+	VMOVUPS   Z0, 640(AX)
+	VMOVUPS   Z4, 704(AX)
+	VMOVDQU32 low<>+0(SB), Z0
+	VMOVDQU32 high<>+0(SB), Z4
+	VPERMI2PS Z16, Z15, Z0
+	VPERMI2PS Z16, Z15, Z4
+	VMOVUPS   Z0, 768(AX)
+	VMOVUPS   Z4, 832(AX)
+	VMOVDQU32 low<>+0(SB), Z0
+	VMOVDQU32 high<>+0(SB), Z4
+	VPERMI2PS Z18, Z17, Z0
+	VPERMI2PS Z18, Z17, Z4
+	VMOVUPS   Z0, 896(AX)
+	VMOVUPS   Z4, 960(AX)
+	ADDQ      $+1024, AX
+	ADDQ      $+256, DX
+	SUBQ      $+256, CX
+	CMPQ      CX, $+256
+	JGE       block42
 
-vectors31:
-	CMPQ CX, $0x20
-	JLT  tail33
+blocksDone43:
+	CMPQ CX, $+64
+	JLT  blocksDone47
 
-vector32:
+block46:
+	VMOVUPS   64(AX), Z5
+	VMOVDQU32 even<>+0(SB), Z0
+	VMOVDQU32 odd<>+0(SB), Z4
+	VMOVUPS   (AX), Z6
+	VPERMI2PS Z5, Z6, Z0
+	VPERMI2PS Z5, Z6, Z4
+	VMOVUPS   192(AX), Z7
+	VMOVDQU32 even<>+0(SB), Z5
+	VMOVDQU32 odd<>+0(SB), Z6
+	VMOVUPS   128(AX), Z8
+	VPERMI2PS Z7, Z8, Z5
+	VPERMI2PS Z7, Z8, Z6
+	MOVQ      models+32(FP), DI
+	TESTQ     DI, DI
+	JZ        folded49
+	MOVQ      x+8(FP), BX
+	MOVQ      w+16(FP), SI
+
+models48:
+	MOVQ         (BX), R8
+	VBROADCASTSS (SI), Z7
+	VMOVUPS      (R8)(DX*2), Z9
+	VPSLLD       $0x10, Z9, Z8
+	VPANDD       Z9, Z1, Z9
+	VFMADD231PS  Z8, Z7, Z0
+	VFMADD231PS  Z9, Z7, Z4
+	VMOVUPS      64(R8)(DX*2), Z9
+	VPSLLD       $0x10, Z9, Z8
+	VPANDD       Z9, Z1, Z9
+	VFMADD231PS  Z8, Z7, Z5
+	VFMADD231PS  Z9, Z7, Z6
+	ADDQ         $0x18, BX
+	ADDQ         $0x04, SI
+	DECQ         DI
+	JNZ          models48
+
+folded49:
+	VMOVDQU32 low<>+0(SB), Z7
+	VMOVDQU32 high<>+0(SB), Z8
+	VPERMI2PS Z4, Z0, Z7
+	VPERMI2PS Z4, Z0, Z8
+	VMOVUPS   Z7, (AX)
+	VMOVUPS   Z8, 64(AX)
+	VMOVDQU32 low<>+0(SB), Z0
+	VMOVDQU32 high<>+0(SB), Z4
+	VPERMI2PS Z6, Z5, Z0
+	VPERMI2PS Z6, Z5, Z4
+	VMOVUPS   Z0, 128(AX)
+	VMOVUPS   Z4, 192(AX)
+	ADDQ      $+256, AX
+	ADDQ      $+64, DX
+	SUBQ      $+64, CX
+	CMPQ      CX, $+64
+	JGE       block46
+
+blocksDone47:
+	CMPQ CX, $+32
+	JLT  blocksDone51
+
+block50:
 	VMOVUPS   64(AX), Z5
 	VMOVDQU32 even<>+0(SB), Z0
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -1806,11 +2792,11 @@ vector32:
 	VPERMI2PS Z5, Z6, Z4
 	MOVQ      models+32(FP), DI
 	TESTQ     DI, DI
-	JZ        folded40
+	JZ        folded53
 	MOVQ      x+8(FP), BX
 	MOVQ      w+16(FP), SI
 
-models39:
+models52:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z5
 	VMOVUPS      (R8)(DX*2), Z7
@@ -1821,9 +2807,9 @@ models39:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models39
+	JNZ          models52
 
-folded40:
+folded53:
 	VMOVDQU32 low<>+0(SB), Z5
 	VMOVDQU32 high<>+0(SB), Z6
 	VPERMI2PS Z4, Z0, Z5
@@ -1831,14 +2817,14 @@ folded40:
 	VMOVUPS   Z5, (AX)
 	VMOVUPS   Z6, 64(AX)
 	ADDQ      $+128, AX
-	ADDQ      $0x20, DX
-	SUBQ      $0x20, CX
-	CMPQ      CX, $0x20
-	JGE       vector32
+	ADDQ      $+32, DX
+	SUBQ      $+32, CX
+	CMPQ      CX, $+32
+	JGE       block50
 
-tail33:
+blocksDone51:
 	TESTQ     CX, CX
-	JZ        done34
+	JZ        done39
 	LEAQ      -128(AX)(CX*4), AX
 	VMOVDQU32 low<>+0(SB), Z0
 	VMOVDQU32 high<>+0(SB), Z1
@@ -1847,7 +2833,7 @@ tail33:
 	VMOVUPS   Z0, (AX)
 	VMOVUPS   Z1, 64(AX)
 
-done34:
+done39:
 	VZEROUPPER
 	RET
 
@@ -1902,7 +2888,7 @@ TEXT ·weightedSumFloat32NativeAVX512(SB), NOSPLIT, $0-72
 	MOVQ       offset+48(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
-	CMPQ       BX, $0x10
+	CMPQ       BX, $+16
 	JLT        small1
 
 	// The overlapped last vector, before anything is stored.
@@ -1912,47 +2898,47 @@ TEXT ·weightedSumFloat32NativeAVX512(SB), NOSPLIT, $0-72
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    DX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh8
+	JEQ     fresh4
 	VMOVUPS (DI), Z1
-	JMP     started9
+	JMP     started5
 
-fresh8:
+fresh4:
 	VMOVAPS Z0, Z1
 
-started9:
+started5:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded11
+	JZ    folded7
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models10:
+models6:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Z2
 	VFMADD231PS  (R10)(SI*4), Z2, Z1
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models10
+	JNZ          models6
 
-folded11:
+folded7:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided12
+	JZ           divided8
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Z2
 	VDIVPS       Z2, Z1, Z1
 
-divided12:
+divided8:
 	VMOVAPS Z1, Z1
 
 blocks2:
-	CMPQ BX, $0x80
-	JLT  vectors4
+	CMPQ BX, $+256
+	JLT  blocksDone10
 
-block3:
+block9:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh13
+	JEQ     fresh11
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -1961,9 +2947,17 @@ block3:
 	VMOVUPS 320(CX), Z7
 	VMOVUPS 384(CX), Z8
 	VMOVUPS 448(CX), Z9
-	JMP     started14
+	VMOVUPS 512(CX), Z10
+	VMOVUPS 576(CX), Z11
+	VMOVUPS 640(CX), Z12
+	VMOVUPS 704(CX), Z13
+	VMOVUPS 768(CX), Z14
+	VMOVUPS 832(CX), Z15
+	VMOVUPS 896(CX), Z16
+	VMOVUPS 960(CX), Z17
+	JMP     started12
 
-fresh13:
+fresh11:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -1972,48 +2966,72 @@ fresh13:
 	VMOVAPS Z0, Z7
 	VMOVAPS Z0, Z8
 	VMOVAPS Z0, Z9
+	VMOVAPS Z0, Z10
+	VMOVAPS Z0, Z11
+	VMOVAPS Z0, Z12
+	VMOVAPS Z0, Z13
+	VMOVAPS Z0, Z14
+	VMOVAPS Z0, Z15
+	VMOVAPS Z0, Z16
+	VMOVAPS Z0, Z17
 
-started14:
+started12:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded16
+	JZ    folded14
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models15:
+models13:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z10
-	VFMADD231PS  (R9)(DX*4), Z10, Z2
-	VFMADD231PS  64(R9)(DX*4), Z10, Z3
-	VFMADD231PS  128(R9)(DX*4), Z10, Z4
-	VFMADD231PS  192(R9)(DX*4), Z10, Z5
-	VFMADD231PS  256(R9)(DX*4), Z10, Z6
-	VFMADD231PS  320(R9)(DX*4), Z10, Z7
-	VFMADD231PS  384(R9)(DX*4), Z10, Z8
-	VFMADD231PS  448(R9)(DX*4), Z10, Z9
+	VBROADCASTSS (DI), Z18
+	VFMADD231PS  (R9)(DX*4), Z18, Z2
+	VFMADD231PS  64(R9)(DX*4), Z18, Z3
+	VFMADD231PS  128(R9)(DX*4), Z18, Z4
+	VFMADD231PS  192(R9)(DX*4), Z18, Z5
+	VFMADD231PS  256(R9)(DX*4), Z18, Z6
+	VFMADD231PS  320(R9)(DX*4), Z18, Z7
+	VFMADD231PS  384(R9)(DX*4), Z18, Z8
+	VFMADD231PS  448(R9)(DX*4), Z18, Z9
+	VFMADD231PS  512(R9)(DX*4), Z18, Z10
+	VFMADD231PS  576(R9)(DX*4), Z18, Z11
+	VFMADD231PS  640(R9)(DX*4), Z18, Z12
+	VFMADD231PS  704(R9)(DX*4), Z18, Z13
+	VFMADD231PS  768(R9)(DX*4), Z18, Z14
+	VFMADD231PS  832(R9)(DX*4), Z18, Z15
+	VFMADD231PS  896(R9)(DX*4), Z18, Z16
+	VFMADD231PS  960(R9)(DX*4), Z18, Z17
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models15
+	JNZ          models13
 
-folded16:
+folded14:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided17
-	VXORPS       X10, X10, X10
-	VCVTSD2SS    divisor+56(FP), X10, X10
-	VBROADCASTSS X10, Z10
-	VDIVPS       Z10, Z2, Z2
-	VDIVPS       Z10, Z3, Z3
-	VDIVPS       Z10, Z4, Z4
-	VDIVPS       Z10, Z5, Z5
-	VDIVPS       Z10, Z6, Z6
-	VDIVPS       Z10, Z7, Z7
-	VDIVPS       Z10, Z8, Z8
-	VDIVPS       Z10, Z9, Z9
+	JZ           divided15
+	VXORPS       X18, X18, X18
+	VCVTSD2SS    divisor+56(FP), X18, X18
+	VBROADCASTSS X18, Z18
+	VDIVPS       Z18, Z2, Z2
+	VDIVPS       Z18, Z3, Z3
+	VDIVPS       Z18, Z4, Z4
+	VDIVPS       Z18, Z5, Z5
+	VDIVPS       Z18, Z6, Z6
+	VDIVPS       Z18, Z7, Z7
+	VDIVPS       Z18, Z8, Z8
+	VDIVPS       Z18, Z9, Z9
+	VDIVPS       Z18, Z10, Z10
+	VDIVPS       Z18, Z11, Z11
+	VDIVPS       Z18, Z12, Z12
+	VDIVPS       Z18, Z13, Z13
+	VDIVPS       Z18, Z14, Z14
+	VDIVPS       Z18, Z15, Z15
+	VDIVPS       Z18, Z16, Z16
+	VDIVPS       Z18, Z17, Z17
 
-divided17:
+divided15:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past18
+	JNZ     past16
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
@@ -2022,9 +3040,17 @@ divided17:
 	VMOVUPS Z7, 320(AX)
 	VMOVUPS Z8, 384(AX)
 	VMOVUPS Z9, 448(AX)
-	JMP     stored19
+	VMOVUPS Z10, 512(AX)
+	VMOVUPS Z11, 576(AX)
+	VMOVUPS Z12, 640(AX)
+	VMOVUPS Z13, 704(AX)
+	VMOVUPS Z14, 768(AX)
+	VMOVUPS Z15, 832(AX)
+	VMOVUPS Z16, 896(AX)
+	VMOVUPS Z17, 960(AX)
+	JMP     stored17
 
-past18:
+past16:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z3, 64(AX)
 	VMOVNTPS Z4, 128(AX)
@@ -2033,27 +3059,41 @@ past18:
 	VMOVNTPS Z7, 320(AX)
 	VMOVNTPS Z8, 384(AX)
 	VMOVNTPS Z9, 448(AX)
+	VMOVNTPS Z10, 512(AX)
+	VMOVNTPS Z11, 576(AX)
+	VMOVNTPS Z12, 640(AX)
+	VMOVNTPS Z13, 704(AX)
+	VMOVNTPS Z14, 768(AX)
+	VMOVNTPS Z15, 832(AX)
+	VMOVNTPS Z16, 896(AX)
+	VMOVNTPS Z17, 960(AX)
 
-stored19:
-	ADDQ $+512, AX
-	ADDQ $+512, CX
-	ADDQ $0x80, DX
-	SUBQ $0x80, BX
-	CMPQ BX, $0x80
-	JGE  block3
+stored17:
+	ADDQ $+1024, AX
+	ADDQ $+1024, CX
+	ADDQ $+256, DX
+	SUBQ $+256, BX
+	CMPQ BX, $+256
+	JGE  block9
 
-vectors4:
-	CMPQ BX, $0x10
-	JLT  tail6
+blocksDone10:
+	CMPQ BX, $+64
+	JLT  blocksDone19
 
-vector5:
+block18:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh20
 	VMOVUPS (CX), Z2
+	VMOVUPS 64(CX), Z3
+	VMOVUPS 128(CX), Z4
+	VMOVUPS 192(CX), Z5
 	JMP     started21
 
 fresh20:
 	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
 
 started21:
 	MOVQ  models+40(FP), R8
@@ -2064,8 +3104,11 @@ started21:
 
 models22:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z3
-	VFMADD231PS  (R9)(DX*4), Z3, Z2
+	VBROADCASTSS (DI), Z6
+	VFMADD231PS  (R9)(DX*4), Z6, Z2
+	VFMADD231PS  64(R9)(DX*4), Z6, Z3
+	VFMADD231PS  128(R9)(DX*4), Z6, Z4
+	VFMADD231PS  192(R9)(DX*4), Z6, Z5
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
@@ -2074,38 +3117,101 @@ models22:
 folded23:
 	TESTQ        $0x00000002, flags+64(FP)
 	JZ           divided24
+	VXORPS       X6, X6, X6
+	VCVTSD2SS    divisor+56(FP), X6, X6
+	VBROADCASTSS X6, Z6
+	VDIVPS       Z6, Z2, Z2
+	VDIVPS       Z6, Z3, Z3
+	VDIVPS       Z6, Z4, Z4
+	VDIVPS       Z6, Z5, Z5
+
+divided24:
+	TESTQ   $0x00000001, flags+64(FP)
+	JNZ     past25
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	VMOVUPS Z4, 128(AX)
+	VMOVUPS Z5, 192(AX)
+	JMP     stored26
+
+past25:
+	VMOVNTPS Z2, (AX)
+	VMOVNTPS Z3, 64(AX)
+	VMOVNTPS Z4, 128(AX)
+	VMOVNTPS Z5, 192(AX)
+
+stored26:
+	ADDQ $+256, AX
+	ADDQ $+256, CX
+	ADDQ $+64, DX
+	SUBQ $+64, BX
+	CMPQ BX, $+64
+	JGE  block18
+
+blocksDone19:
+	CMPQ BX, $+16
+	JLT  blocksDone28
+
+block27:
+	CMPQ    acc+24(FP), $0x00
+	JEQ     fresh29
+	VMOVUPS (CX), Z2
+	JMP     started30
+
+fresh29:
+	VMOVAPS Z0, Z2
+
+started30:
+	MOVQ  models+40(FP), R8
+	TESTQ R8, R8
+	JZ    folded32
+	MOVQ  x+8(FP), SI
+	MOVQ  w+16(FP), DI
+
+models31:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Z3
+	VFMADD231PS  (R9)(DX*4), Z3, Z2
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models31
+
+folded32:
+	TESTQ        $0x00000002, flags+64(FP)
+	JZ           divided33
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Z3
 	VDIVPS       Z3, Z2, Z2
 
-divided24:
+divided33:
 	VMOVUPS Z2, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+64, CX
-	ADDQ    $0x10, DX
-	SUBQ    $0x10, BX
-	CMPQ    BX, $0x10
-	JGE     vector5
+	ADDQ    $+16, DX
+	SUBQ    $+16, BX
+	CMPQ    BX, $+16
+	JGE     block27
 
-tail6:
+blocksDone28:
 	TESTQ   BX, BX
-	JZ      done7
+	JZ      done3
 	VMOVUPS Z1, -64(AX)(BX*4)
 
-done7:
+done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced25
+	JZ    fenced34
 	SFENCE
 
-fenced25:
+fenced34:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   BX, BX
-	JZ      done7
+	JZ      done3
 	MOVQ    BX, CX
 	MOVQ    $0x00000001, BX
 	SHLQ    CL, BX
@@ -2114,11 +3220,11 @@ small1:
 	VMOVAPS Z0, Z0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded27
+	JZ      folded36
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), BX
 
-models26:
+models35:
 	MOVQ         (CX), DI
 	VBROADCASTSS (BX), Z1
 	VMOVUPS.Z    (DI)(DX*4), K1, Z2
@@ -2126,17 +3232,17 @@ models26:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          models26
+	JNZ          models35
 
-folded27:
+folded36:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided28
+	JZ           divided37
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Z1
 	VDIVPS       Z1, Z0, Z0
 
-divided28:
+divided37:
 	VMOVUPS Z0, K1, (AX)
 	VZEROUPPER
 	RET
@@ -2152,37 +3258,37 @@ TEXT ·accumulateFloat32NativeAVX512(SB), NOSPLIT, $0-48
 	MOVQ       offset+40(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
-	CMPQ       CX, $0x10
-	JLT        done34
+	CMPQ       CX, $+16
+	JLT        done39
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, CX
-	JZ      blocks29
+	JZ      blocks38
 	LEAQ    -16(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded36
+	JZ      folded41
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models35:
+models40:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z0
 	VFMADD231PS  (R9)(BX*4), Z0, Z1
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models35
+	JNZ          models40
 
-folded36:
-blocks29:
-	CMPQ CX, $0x80
-	JLT  vectors31
+folded41:
+blocks38:
+	CMPQ CX, $+256
+	JLT  blocksDone43
 
-block30:
+block42:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -2191,29 +3297,45 @@ block30:
 	VMOVUPS 320(AX), Z6
 	VMOVUPS 384(AX), Z7
 	VMOVUPS 448(AX), Z8
+	VMOVUPS 512(AX), Z9
+	VMOVUPS 576(AX), Z10
+	VMOVUPS 640(AX), Z11
+	VMOVUPS 704(AX), Z12
+	VMOVUPS 768(AX), Z13
+	VMOVUPS 832(AX), Z14
+	VMOVUPS 896(AX), Z15
+	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded38
+	JZ      folded45
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models37:
+models44:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Z9
-	VFMADD231PS  (R8)(DX*4), Z9, Z0
-	VFMADD231PS  64(R8)(DX*4), Z9, Z2
-	VFMADD231PS  128(R8)(DX*4), Z9, Z3
-	VFMADD231PS  192(R8)(DX*4), Z9, Z4
-	VFMADD231PS  256(R8)(DX*4), Z9, Z5
-	VFMADD231PS  320(R8)(DX*4), Z9, Z6
-	VFMADD231PS  384(R8)(DX*4), Z9, Z7
-	VFMADD231PS  448(R8)(DX*4), Z9, Z8
+	VBROADCASTSS (SI), Z17
+	VFMADD231PS  (R8)(DX*4), Z17, Z0
+	VFMADD231PS  64(R8)(DX*4), Z17, Z2
+	VFMADD231PS  128(R8)(DX*4), Z17, Z3
+	VFMADD231PS  192(R8)(DX*4), Z17, Z4
+	VFMADD231PS  256(R8)(DX*4), Z17, Z5
+	VFMADD231PS  320(R8)(DX*4), Z17, Z6
+	VFMADD231PS  384(R8)(DX*4), Z17, Z7
+	VFMADD231PS  448(R8)(DX*4), Z17, Z8
+	VFMADD231PS  512(R8)(DX*4), Z17, Z9
+	VFMADD231PS  576(R8)(DX*4), Z17, Z10
+	VFMADD231PS  640(R8)(DX*4), Z17, Z11
+	VFMADD231PS  704(R8)(DX*4), Z17, Z12
+	VFMADD231PS  768(R8)(DX*4), Z17, Z13
+	VFMADD231PS  832(R8)(DX*4), Z17, Z14
+	VFMADD231PS  896(R8)(DX*4), Z17, Z15
+	VFMADD231PS  960(R8)(DX*4), Z17, Z16
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models37
+	JNZ          models44
 
-folded38:
+folded45:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -2222,48 +3344,94 @@ folded38:
 	VMOVUPS Z6, 320(AX)
 	VMOVUPS Z7, 384(AX)
 	VMOVUPS Z8, 448(AX)
-	ADDQ    $+512, AX
-	ADDQ    $0x80, DX
-	SUBQ    $0x80, CX
-	CMPQ    CX, $0x80
-	JGE     block30
+	VMOVUPS Z9, 512(AX)
+	VMOVUPS Z10, 576(AX)
+	VMOVUPS Z11, 640(AX)
+	VMOVUPS Z12, 704(AX)
+	VMOVUPS Z13, 768(AX)
+	VMOVUPS Z14, 832(AX)
+	VMOVUPS Z15, 896(AX)
+	VMOVUPS Z16, 960(AX)
+	ADDQ    $+1024, AX
+	ADDQ    $+256, DX
+	SUBQ    $+256, CX
+	CMPQ    CX, $+256
+	JGE     block42
 
-vectors31:
-	CMPQ CX, $0x10
-	JLT  tail33
+blocksDone43:
+	CMPQ CX, $+64
+	JLT  blocksDone47
 
-vector32:
+block46:
 	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z2
+	VMOVUPS 128(AX), Z3
+	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded40
+	JZ      folded49
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models39:
+models48:
+	MOVQ         (BX), R8
+	VBROADCASTSS (SI), Z5
+	VFMADD231PS  (R8)(DX*4), Z5, Z0
+	VFMADD231PS  64(R8)(DX*4), Z5, Z2
+	VFMADD231PS  128(R8)(DX*4), Z5, Z3
+	VFMADD231PS  192(R8)(DX*4), Z5, Z4
+	ADDQ         $0x18, BX
+	ADDQ         $0x04, SI
+	DECQ         DI
+	JNZ          models48
+
+folded49:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, 64(AX)
+	VMOVUPS Z3, 128(AX)
+	VMOVUPS Z4, 192(AX)
+	ADDQ    $+256, AX
+	ADDQ    $+64, DX
+	SUBQ    $+64, CX
+	CMPQ    CX, $+64
+	JGE     block46
+
+blocksDone47:
+	CMPQ CX, $+16
+	JLT  blocksDone51
+
+block50:
+	VMOVUPS (AX), Z0
+	MOVQ    models+32(FP), DI
+	TESTQ   DI, DI
+	JZ      folded53
+	MOVQ    x+8(FP), BX
+	MOVQ    w+16(FP), SI
+
+models52:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z2
 	VFMADD231PS  (R8)(DX*4), Z2, Z0
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models39
+	JNZ          models52
 
-folded40:
+folded53:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
-	ADDQ    $0x10, DX
-	SUBQ    $0x10, CX
-	CMPQ    CX, $0x10
-	JGE     vector32
+	ADDQ    $+16, DX
+	SUBQ    $+16, CX
+	CMPQ    CX, $+16
+	JGE     block50
 
-tail33:
+blocksDone51:
 	TESTQ   CX, CX
-	JZ      done34
+	JZ      done39
 	LEAQ    -64(AX)(CX*4), AX
 	VMOVUPS Z1, (AX)
 
-done34:
+done39:
 	VZEROUPPER
 	RET
 
@@ -2282,7 +3450,7 @@ TEXT ·weightedSumFloat64WiderAVX512(SB), NOSPLIT, $0-72
 	MOVQ       offset+48(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
-	CMPQ       BX, $0x08
+	CMPQ       BX, $+8
 	JLT        small1
 
 	// The overlapped last vector, before anything is stored.
@@ -2292,23 +3460,23 @@ TEXT ·weightedSumFloat64WiderAVX512(SB), NOSPLIT, $0-72
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    DX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh8
+	JEQ     fresh4
 	VMOVUPD (DI), Z1
 	VMOVUPD 65536(DI), Z2
-	JMP     started9
+	JMP     started5
 
-fresh8:
+fresh4:
 	VMOVAPS Z0, Z1
 	VPXORD  Z2, Z2, Z2
 
-started9:
+started5:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded11
+	JZ    folded7
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models10:
+models6:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Z4
 	VMOVUPD      (R10)(SI*8), Z6
@@ -2326,11 +3494,11 @@ models10:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models10
+	JNZ          models6
 
-folded11:
+folded7:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided12
+	JZ           divided8
 	VBROADCASTSD divisor+56(FP), Z4
 	VDIVPD       Z4, Z1, Z6
 	VMOVAPD      Z6, Z8
@@ -2339,7 +3507,7 @@ folded11:
 	VDIVPD       Z4, Z2, Z2
 	VMOVAPD      Z6, Z1
 
-divided12:
+divided8:
 	VSUBPD  Z2, Z2, Z4
 	VSUBPD  Z2, Z1, Z2
 	VCMPPD  $0x03, Z4, Z4, K1
@@ -2347,12 +3515,12 @@ divided12:
 	VMOVAPS Z2, Z1
 
 blocks2:
-	CMPQ BX, $0x20
-	JLT  vectors4
+	CMPQ BX, $+32
+	JLT  blocksDone10
 
-block3:
+block9:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh13
+	JEQ     fresh11
 	VMOVUPD (CX), Z2
 	VMOVUPD 65536(CX), Z3
 	VMOVUPD 64(CX), Z4
@@ -2361,9 +3529,9 @@ block3:
 	VMOVUPD 65664(CX), Z7
 	VMOVUPD 192(CX), Z8
 	VMOVUPD 65728(CX), Z9
-	JMP     started14
+	JMP     started12
 
-fresh13:
+fresh11:
 	VMOVAPS Z0, Z2
 	VPXORD  Z3, Z3, Z3
 	VMOVAPS Z0, Z4
@@ -2373,14 +3541,14 @@ fresh13:
 	VMOVAPS Z0, Z8
 	VPXORD  Z9, Z9, Z9
 
-started14:
+started12:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded16
+	JZ    folded14
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models15:
+models13:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z10
 	VMOVUPD      (R9)(DX*8), Z11
@@ -2434,11 +3602,11 @@ models15:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models15
+	JNZ          models13
 
-folded16:
+folded14:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided17
+	JZ           divided15
 	VBROADCASTSD divisor+56(FP), Z10
 	VDIVPD       Z10, Z2, Z11
 	VMOVAPD      Z11, Z12
@@ -2465,7 +3633,7 @@ folded16:
 	VDIVPD       Z10, Z9, Z9
 	VMOVAPD      Z11, Z8
 
-divided17:
+divided15:
 	VSUBPD  Z3, Z3, Z10
 	VSUBPD  Z3, Z2, Z11
 	VCMPPD  $0x03, Z10, Z10, K1
@@ -2483,32 +3651,32 @@ divided17:
 	VCMPPD  $0x03, Z2, Z2, K1
 	VMOVAPD Z8, K1, Z6
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past18
+	JNZ     past16
 	VMOVUPS Z11, (AX)
 	VMOVUPS Z10, 64(AX)
 	VMOVUPS Z4, 128(AX)
 	VMOVUPS Z6, 192(AX)
-	JMP     stored19
+	JMP     stored17
 
-past18:
+past16:
 	VMOVNTPS Z11, (AX)
 	VMOVNTPS Z10, 64(AX)
 	VMOVNTPS Z4, 128(AX)
 	VMOVNTPS Z6, 192(AX)
 
-stored19:
+stored17:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
-	ADDQ $0x20, DX
-	SUBQ $0x20, BX
-	CMPQ BX, $0x20
-	JGE  block3
+	ADDQ $+32, DX
+	SUBQ $+32, BX
+	CMPQ BX, $+32
+	JGE  block9
 
-vectors4:
-	CMPQ BX, $0x08
-	JLT  tail6
+blocksDone10:
+	CMPQ BX, $+8
+	JLT  blocksDone19
 
-vector5:
+block18:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh20
 	VMOVUPD (CX), Z2
@@ -2565,17 +3733,17 @@ divided24:
 	VMOVUPS Z4, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+64, CX
-	ADDQ    $0x08, DX
-	SUBQ    $0x08, BX
-	CMPQ    BX, $0x08
-	JGE     vector5
+	ADDQ    $+8, DX
+	SUBQ    $+8, BX
+	CMPQ    BX, $+8
+	JGE     block18
 
-tail6:
+blocksDone19:
 	TESTQ   BX, BX
-	JZ      done7
+	JZ      done3
 	VMOVUPS Z1, -64(AX)(BX*8)
 
-done7:
+done3:
 	TESTQ $0x00000001, flags+64(FP)
 	JZ    fenced25
 	SFENCE
@@ -2587,7 +3755,7 @@ fenced25:
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   BX, BX
-	JZ      done7
+	JZ      done3
 	MOVQ    BX, CX
 	MOVQ    $0x00000001, BX
 	SHLQ    CL, BX
@@ -2653,8 +3821,8 @@ TEXT ·accumulateFloat64WiderAVX512(SB), NOSPLIT, $0-48
 	MOVQ       offset+40(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
-	CMPQ       CX, $0x08
-	JLT        done34
+	CMPQ       CX, $+8
+	JLT        done30
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
@@ -2666,11 +3834,11 @@ TEXT ·accumulateFloat64WiderAVX512(SB), NOSPLIT, $0-48
 	VMOVUPD 65536(SI), Z2
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded36
+	JZ      folded32
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models35:
+models31:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z0
 	VMOVUPD      (R9)(BX*8), Z3
@@ -2688,14 +3856,14 @@ models35:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models35
+	JNZ          models31
 
-folded36:
+folded32:
 blocks29:
-	CMPQ CX, $0x20
-	JLT  vectors31
+	CMPQ CX, $+32
+	JLT  blocksDone34
 
-block30:
+block33:
 	VMOVUPD (AX), Z0
 	VMOVUPD 65536(AX), Z3
 	VMOVUPD 64(AX), Z4
@@ -2706,11 +3874,11 @@ block30:
 	VMOVUPD 65728(AX), Z9
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded38
+	JZ      folded36
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models37:
+models35:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z10
 	VMOVUPD      (R8)(DX*8), Z11
@@ -2764,9 +3932,9 @@ models37:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models37
+	JNZ          models35
 
-folded38:
+folded36:
 	VMOVUPD Z0, (AX)
 	VMOVUPD Z3, 65536(AX)
 	VMOVUPD Z4, 64(AX)
@@ -2776,16 +3944,16 @@ folded38:
 	VMOVUPD Z8, 192(AX)
 	VMOVUPD Z9, 65728(AX)
 	ADDQ    $+256, AX
-	ADDQ    $0x20, DX
-	SUBQ    $0x20, CX
-	CMPQ    CX, $0x20
-	JGE     block30
+	ADDQ    $+32, DX
+	SUBQ    $+32, CX
+	CMPQ    CX, $+32
+	JGE     block33
 
-vectors31:
-	CMPQ CX, $0x08
-	JLT  tail33
+blocksDone34:
+	CMPQ CX, $+8
+	JLT  blocksDone38
 
-vector32:
+block37:
 	VMOVUPD (AX), Z0
 	VMOVUPD 65536(AX), Z3
 	MOVQ    models+32(FP), DI
@@ -2818,19 +3986,19 @@ folded40:
 	VMOVUPD Z0, (AX)
 	VMOVUPD Z3, 65536(AX)
 	ADDQ    $+64, AX
-	ADDQ    $0x08, DX
-	SUBQ    $0x08, CX
-	CMPQ    CX, $0x08
-	JGE     vector32
+	ADDQ    $+8, DX
+	SUBQ    $+8, CX
+	CMPQ    CX, $+8
+	JGE     block37
 
-tail33:
+blocksDone38:
 	TESTQ   CX, CX
-	JZ      done34
+	JZ      done30
 	LEAQ    -64(AX)(CX*8), AX
 	VMOVUPD Z1, (AX)
 	VMOVUPD Z2, 65536(AX)
 
-done34:
+done30:
 	VZEROUPPER
 	RET
 
@@ -2849,7 +4017,7 @@ TEXT ·weightedSumFloat32AVX2(SB), NOSPLIT, $0-72
 	MOVQ     offset+48(FP), BX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
-	CMPQ     DX, $0x04
+	CMPQ     DX, $+4
 	JLT      small1
 
 	// The overlapped last vector, before anything is stored.
@@ -2859,21 +4027,21 @@ TEXT ·weightedSumFloat32AVX2(SB), NOSPLIT, $0-72
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh8
+	JEQ     fresh4
 	VMOVUPS (DI), Y1
-	JMP     started9
+	JMP     started5
 
-fresh8:
+fresh4:
 	VMOVAPS Y0, Y1
 
-started9:
+started5:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded11
+	JZ    folded7
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models10:
+models6:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Y2
 	VCVTPS2PD    (R10)(SI*4), Y3
@@ -2881,25 +4049,25 @@ models10:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models10
+	JNZ          models6
 
-folded11:
+folded7:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided12
+	JZ           divided8
 	VBROADCASTSD divisor+56(FP), Y2
 	VDIVPD       Y2, Y1, Y1
 
-divided12:
+divided8:
 	VCVTPD2PSY Y1, X1
 	VMOVAPS    X1, X1
 
 blocks2:
-	CMPQ DX, $0x20
-	JLT  vectors4
+	CMPQ DX, $+32
+	JLT  blocksDone10
 
-block3:
+block9:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh13
+	JEQ     fresh11
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -2908,9 +4076,9 @@ block3:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started14
+	JMP     started12
 
-fresh13:
+fresh11:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -2920,14 +4088,14 @@ fresh13:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started14:
+started12:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded16
+	JZ    folded14
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models15:
+models13:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y10
 	VCVTPS2PD    (R9)(BX*4), Y11
@@ -2949,11 +4117,11 @@ models15:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models15
+	JNZ          models13
 
-folded16:
+folded14:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided17
+	JZ           divided15
 	VBROADCASTSD divisor+56(FP), Y10
 	VDIVPD       Y10, Y2, Y2
 	VDIVPD       Y10, Y3, Y3
@@ -2964,7 +4132,7 @@ folded16:
 	VDIVPD       Y10, Y8, Y8
 	VDIVPD       Y10, Y9, Y9
 
-divided17:
+divided15:
 	VCVTPD2PSY  Y2, X12
 	VCVTPD2PSY  Y3, X2
 	VCVTPD2PSY  Y4, X13
@@ -2978,39 +4146,41 @@ divided17:
 	VINSERTF128 $0x01, X4, Y14, Y14
 	VINSERTF128 $0x01, X5, Y15, Y15
 	TESTQ       $0x00000001, flags+64(FP)
-	JNZ         past18
+	JNZ         past16
 	VMOVUPS     Y12, (AX)
 	VMOVUPS     Y13, 32(AX)
 	VMOVUPS     Y14, 64(AX)
 	VMOVUPS     Y15, 96(AX)
-	JMP         stored19
+	JMP         stored17
 
-past18:
+past16:
 	VMOVNTPS Y12, (AX)
 	VMOVNTPS Y13, 32(AX)
 	VMOVNTPS Y14, 64(AX)
 	VMOVNTPS Y15, 96(AX)
 
-stored19:
+stored17:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
-	ADDQ $0x20, BX
-	SUBQ $0x20, DX
-	CMPQ DX, $0x20
-	JGE  block3
+	ADDQ $+32, BX
+	SUBQ $+32, DX
+	CMPQ DX, $+32
+	JGE  block9
 
-vectors4:
-	CMPQ DX, $0x04
-	JLT  tail6
+blocksDone10:
+	CMPQ DX, $+8
+	JLT  blocksDone19
 
-vector5:
+block18:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh20
 	VMOVUPS (CX), Y2
+	VMOVUPS 32(CX), Y3
 	JMP     started21
 
 fresh20:
 	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
 
 started21:
 	MOVQ  models+40(FP), R8
@@ -3021,9 +4191,11 @@ started21:
 
 models22:
 	MOVQ         (SI), R9
-	VBROADCASTSD (DI), Y3
-	VCVTPS2PD    (R9)(BX*4), Y4
-	VFMADD231PD  Y4, Y3, Y2
+	VBROADCASTSD (DI), Y4
+	VCVTPS2PD    (R9)(BX*4), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VCVTPS2PD    16(R9)(BX*4), Y5
+	VFMADD231PD  Y5, Y4, Y3
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
@@ -3032,47 +4204,105 @@ models22:
 folded23:
 	TESTQ        $0x00000002, flags+64(FP)
 	JZ           divided24
+	VBROADCASTSD divisor+56(FP), Y4
+	VDIVPD       Y4, Y2, Y2
+	VDIVPD       Y4, Y3, Y3
+
+divided24:
+	VCVTPD2PSY Y2, X2
+	VCVTPD2PSY Y3, X3
+	TESTQ      $0x00000001, flags+64(FP)
+	JNZ        past25
+	VMOVUPS    X2, (AX)
+	VMOVUPS    X3, 16(AX)
+	JMP        stored26
+
+past25:
+	VMOVNTPS X2, (AX)
+	VMOVNTPS X3, 16(AX)
+
+stored26:
+	ADDQ $+32, AX
+	ADDQ $+64, CX
+	ADDQ $+8, BX
+	SUBQ $+8, DX
+	CMPQ DX, $+8
+	JGE  block18
+
+blocksDone19:
+	CMPQ DX, $+4
+	JLT  blocksDone28
+
+block27:
+	CMPQ    acc+24(FP), $0x00
+	JEQ     fresh29
+	VMOVUPS (CX), Y2
+	JMP     started30
+
+fresh29:
+	VMOVAPS Y0, Y2
+
+started30:
+	MOVQ  models+40(FP), R8
+	TESTQ R8, R8
+	JZ    folded32
+	MOVQ  x+8(FP), SI
+	MOVQ  w+16(FP), DI
+
+models31:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Y3
+	VCVTPS2PD    (R9)(BX*4), Y4
+	VFMADD231PD  Y4, Y3, Y2
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models31
+
+folded32:
+	TESTQ        $0x00000002, flags+64(FP)
+	JZ           divided33
 	VBROADCASTSD divisor+56(FP), Y3
 	VDIVPD       Y3, Y2, Y2
 
-divided24:
+divided33:
 	VCVTPD2PSY Y2, X2
 	VMOVUPS    X2, (AX)
 	ADDQ       $+16, AX
 	ADDQ       $+32, CX
-	ADDQ       $0x04, BX
-	SUBQ       $0x04, DX
-	CMPQ       DX, $0x04
-	JGE        vector5
+	ADDQ       $+4, BX
+	SUBQ       $+4, DX
+	CMPQ       DX, $+4
+	JGE        block27
 
-tail6:
+blocksDone28:
 	TESTQ   DX, DX
-	JZ      done7
+	JZ      done3
 	VMOVUPS X1, -16(AX)(DX*4)
 
-done7:
+done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced25
+	JZ    fenced34
 	SFENCE
 
-fenced25:
+fenced34:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   DX, DX
-	JZ      done7
+	JZ      done3
 	CMPQ    DX, $0x02
-	JLT     smaller26
+	JLT     smaller35
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded28
+	JZ      folded37
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models27:
+models36:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y1
 	LEAQ         (R8)(BX*4), R8
@@ -3083,30 +4313,30 @@ models27:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models27
+	JNZ          models36
 
-folded28:
+folded37:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided29
+	JZ           divided38
 	VBROADCASTSD divisor+56(FP), Y1
 	VDIVPD       Y1, Y0, Y0
 
-divided29:
+divided38:
 	VCVTPD2PSY Y0, X0
 	VMOVQ      X0, (AX)
 	VPEXTRQ    $0x01, X0, -8(AX)(DX*4)
 	VZEROUPPER
 	RET
 
-smaller26:
+smaller35:
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded32
+	JZ      folded41
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models31:
+models40:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y1
 	LEAQ         (R8)(BX*4), R8
@@ -3117,15 +4347,15 @@ models31:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models31
+	JNZ          models40
 
-folded32:
+folded41:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+	JZ           divided42
 	VBROADCASTSD divisor+56(FP), Y1
 	VDIVPD       Y1, Y0, Y0
 
-divided33:
+divided42:
 	VCVTPD2PSY Y0, X0
 	VMOVD      X0, (AX)
 	VPEXTRD    $0x01, X0, -4(AX)(DX*4)
@@ -3143,23 +4373,23 @@ TEXT ·accumulateFloat32AVX2(SB), NOSPLIT, $0-48
 	MOVQ     offset+40(FP), DX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
-	CMPQ     CX, $0x04
-	JLT      done39
+	CMPQ     CX, $+4
+	JLT      done44
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, CX
-	JZ      blocks34
+	JZ      blocks43
 	LEAQ    -4(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded41
+	JZ      folded46
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models40:
+models45:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y0
 	VCVTPS2PD    (R9)(BX*4), Y2
@@ -3167,14 +4397,14 @@ models40:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models40
+	JNZ          models45
 
-folded41:
-blocks34:
-	CMPQ CX, $0x20
-	JLT  vectors36
+folded46:
+blocks43:
+	CMPQ CX, $+32
+	JLT  blocksDone48
 
-block35:
+block47:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -3185,11 +4415,11 @@ block35:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded43
+	JZ      folded50
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models42:
+models49:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y9
 	VCVTPS2PD    (R8)(DX*4), Y10
@@ -3211,9 +4441,9 @@ models42:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models42
+	JNZ          models49
 
-folded43:
+folded50:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -3223,24 +4453,58 @@ folded43:
 	VMOVUPS Y7, 192(AX)
 	VMOVUPS Y8, 224(AX)
 	ADDQ    $+256, AX
-	ADDQ    $0x20, DX
-	SUBQ    $0x20, CX
-	CMPQ    CX, $0x20
-	JGE     block35
+	ADDQ    $+32, DX
+	SUBQ    $+32, CX
+	CMPQ    CX, $+32
+	JGE     block47
 
-vectors36:
-	CMPQ CX, $0x04
-	JLT  tail38
+blocksDone48:
+	CMPQ CX, $+8
+	JLT  blocksDone52
 
-vector37:
+block51:
 	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded45
+	JZ      folded54
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models44:
+models53:
+	MOVQ         (BX), R8
+	VBROADCASTSD (SI), Y3
+	VCVTPS2PD    (R8)(DX*4), Y4
+	VFMADD231PD  Y4, Y3, Y0
+	VCVTPS2PD    16(R8)(DX*4), Y4
+	VFMADD231PD  Y4, Y3, Y2
+	ADDQ         $0x18, BX
+	ADDQ         $0x08, SI
+	DECQ         DI
+	JNZ          models53
+
+folded54:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y2, 32(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+8, DX
+	SUBQ    $+8, CX
+	CMPQ    CX, $+8
+	JGE     block51
+
+blocksDone52:
+	CMPQ CX, $+4
+	JLT  blocksDone56
+
+block55:
+	VMOVUPS (AX), Y0
+	MOVQ    models+32(FP), DI
+	TESTQ   DI, DI
+	JZ      folded58
+	MOVQ    x+8(FP), BX
+	MOVQ    w+16(FP), SI
+
+models57:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y2
 	VCVTPS2PD    (R8)(DX*4), Y3
@@ -3248,23 +4512,23 @@ models44:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models44
+	JNZ          models57
 
-folded45:
+folded58:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
-	ADDQ    $0x04, DX
-	SUBQ    $0x04, CX
-	CMPQ    CX, $0x04
-	JGE     vector37
+	ADDQ    $+4, DX
+	SUBQ    $+4, CX
+	CMPQ    CX, $+4
+	JGE     block55
 
-tail38:
+blocksDone56:
 	TESTQ   CX, CX
-	JZ      done39
+	JZ      done44
 	LEAQ    -32(AX)(CX*8), AX
 	VMOVUPS Y1, (AX)
 
-done39:
+done44:
 	VZEROUPPER
 	RET
 
@@ -3283,7 +4547,7 @@ TEXT ·weightedSumFloat64AVX2(SB), NOSPLIT, $0-72
 	MOVQ     offset+48(FP), BX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
-	CMPQ     DX, $0x04
+	CMPQ     DX, $+4
 	JLT      small1
 
 	// The overlapped last vector, before anything is stored.
@@ -3293,45 +4557,45 @@ TEXT ·weightedSumFloat64AVX2(SB), NOSPLIT, $0-72
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh8
+	JEQ     fresh4
 	VMOVUPS (DI), Y1
-	JMP     started9
+	JMP     started5
 
-fresh8:
+fresh4:
 	VMOVAPS Y0, Y1
 
-started9:
+started5:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded11
+	JZ    folded7
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models10:
+models6:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Y2
 	VFMADD231PD  (R10)(SI*8), Y2, Y1
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models10
+	JNZ          models6
 
-folded11:
+folded7:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided12
+	JZ           divided8
 	VBROADCASTSD divisor+56(FP), Y2
 	VDIVPD       Y2, Y1, Y1
 
-divided12:
+divided8:
 	VMOVAPS Y1, Y1
 
 blocks2:
-	CMPQ DX, $0x20
-	JLT  vectors4
+	CMPQ DX, $+32
+	JLT  blocksDone10
 
-block3:
+block9:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh13
+	JEQ     fresh11
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -3340,9 +4604,9 @@ block3:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started14
+	JMP     started12
 
-fresh13:
+fresh11:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -3352,14 +4616,14 @@ fresh13:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started14:
+started12:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded16
+	JZ    folded14
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models15:
+models13:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y10
 	VFMADD231PD  (R9)(BX*8), Y10, Y2
@@ -3373,11 +4637,11 @@ models15:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models15
+	JNZ          models13
 
-folded16:
+folded14:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided17
+	JZ           divided15
 	VBROADCASTSD divisor+56(FP), Y10
 	VDIVPD       Y10, Y2, Y2
 	VDIVPD       Y10, Y3, Y3
@@ -3388,9 +4652,9 @@ folded16:
 	VDIVPD       Y10, Y8, Y8
 	VDIVPD       Y10, Y9, Y9
 
-divided17:
+divided15:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past18
+	JNZ     past16
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
 	VMOVUPS Y4, 64(AX)
@@ -3399,9 +4663,9 @@ divided17:
 	VMOVUPS Y7, 160(AX)
 	VMOVUPS Y8, 192(AX)
 	VMOVUPS Y9, 224(AX)
-	JMP     stored19
+	JMP     stored17
 
-past18:
+past16:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
@@ -3411,26 +4675,28 @@ past18:
 	VMOVNTPS Y8, 192(AX)
 	VMOVNTPS Y9, 224(AX)
 
-stored19:
+stored17:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
-	ADDQ $0x20, BX
-	SUBQ $0x20, DX
-	CMPQ DX, $0x20
-	JGE  block3
+	ADDQ $+32, BX
+	SUBQ $+32, DX
+	CMPQ DX, $+32
+	JGE  block9
 
-vectors4:
-	CMPQ DX, $0x04
-	JLT  tail6
+blocksDone10:
+	CMPQ DX, $+8
+	JLT  blocksDone19
 
-vector5:
+block18:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh20
 	VMOVUPS (CX), Y2
+	VMOVUPS 32(CX), Y3
 	JMP     started21
 
 fresh20:
 	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
 
 started21:
 	MOVQ  models+40(FP), R8
@@ -3441,8 +4707,9 @@ started21:
 
 models22:
 	MOVQ         (SI), R9
-	VBROADCASTSD (DI), Y3
-	VFMADD231PD  (R9)(BX*8), Y3, Y2
+	VBROADCASTSD (DI), Y4
+	VFMADD231PD  (R9)(BX*8), Y4, Y2
+	VFMADD231PD  32(R9)(BX*8), Y4, Y3
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
@@ -3451,46 +4718,101 @@ models22:
 folded23:
 	TESTQ        $0x00000002, flags+64(FP)
 	JZ           divided24
+	VBROADCASTSD divisor+56(FP), Y4
+	VDIVPD       Y4, Y2, Y2
+	VDIVPD       Y4, Y3, Y3
+
+divided24:
+	TESTQ   $0x00000001, flags+64(FP)
+	JNZ     past25
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y3, 32(AX)
+	JMP     stored26
+
+past25:
+	VMOVNTPS Y2, (AX)
+	VMOVNTPS Y3, 32(AX)
+
+stored26:
+	ADDQ $+64, AX
+	ADDQ $+64, CX
+	ADDQ $+8, BX
+	SUBQ $+8, DX
+	CMPQ DX, $+8
+	JGE  block18
+
+blocksDone19:
+	CMPQ DX, $+4
+	JLT  blocksDone28
+
+block27:
+	CMPQ    acc+24(FP), $0x00
+	JEQ     fresh29
+	VMOVUPS (CX), Y2
+	JMP     started30
+
+fresh29:
+	VMOVAPS Y0, Y2
+
+started30:
+	MOVQ  models+40(FP), R8
+	TESTQ R8, R8
+	JZ    folded32
+	MOVQ  x+8(FP), SI
+	MOVQ  w+16(FP), DI
+
+models31:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Y3
+	VFMADD231PD  (R9)(BX*8), Y3, Y2
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models31
+
+folded32:
+	TESTQ        $0x00000002, flags+64(FP)
+	JZ           divided33
 	VBROADCASTSD divisor+56(FP), Y3
 	VDIVPD       Y3, Y2, Y2
 
-divided24:
+divided33:
 	VMOVUPS Y2, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+32, CX
-	ADDQ    $0x04, BX
-	SUBQ    $0x04, DX
-	CMPQ    DX, $0x04
-	JGE     vector5
+	ADDQ    $+4, BX
+	SUBQ    $+4, DX
+	CMPQ    DX, $+4
+	JGE     block27
 
-tail6:
+blocksDone28:
 	TESTQ   DX, DX
-	JZ      done7
+	JZ      done3
 	VMOVUPS Y1, -32(AX)(DX*8)
 
-done7:
+done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced25
+	JZ    fenced34
 	SFENCE
 
-fenced25:
+fenced34:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   DX, DX
-	JZ      done7
+	JZ      done3
 	CMPQ    DX, $0x02
-	JLT     smaller26
+	JLT     smaller35
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded28
+	JZ      folded37
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models27:
+models36:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y2
 	LEAQ         (R8)(BX*8), R8
@@ -3500,29 +4822,29 @@ models27:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models27
+	JNZ          models36
 
-folded28:
+folded37:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided29
+	JZ           divided38
 	VBROADCASTSD divisor+56(FP), Y1
 	VDIVPD       Y1, Y0, Y0
 
-divided29:
+divided38:
 	VMOVDQU      X0, (AX)
 	VEXTRACTI128 $0x01, Y0, -16(AX)(DX*8)
 	VZEROUPPER
 	RET
 
-smaller26:
+smaller35:
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded32
+	JZ      folded41
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models31:
+models40:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y2
 	LEAQ         (R8)(BX*8), R8
@@ -3532,15 +4854,15 @@ models31:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models31
+	JNZ          models40
 
-folded32:
+folded41:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+	JZ           divided42
 	VBROADCASTSD divisor+56(FP), Y1
 	VDIVPD       Y1, Y0, Y0
 
-divided33:
+divided42:
 	VMOVQ   X0, (AX)
 	VPEXTRQ $0x01, X0, -8(AX)(DX*8)
 	VZEROUPPER
@@ -3557,37 +4879,37 @@ TEXT ·accumulateFloat64AVX2(SB), NOSPLIT, $0-48
 	MOVQ     offset+40(FP), DX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
-	CMPQ     CX, $0x04
-	JLT      done39
+	CMPQ     CX, $+4
+	JLT      done44
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, CX
-	JZ      blocks34
+	JZ      blocks43
 	LEAQ    -4(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded41
+	JZ      folded46
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models40:
+models45:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y0
 	VFMADD231PD  (R9)(BX*8), Y0, Y1
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models40
+	JNZ          models45
 
-folded41:
-blocks34:
-	CMPQ CX, $0x20
-	JLT  vectors36
+folded46:
+blocks43:
+	CMPQ CX, $+32
+	JLT  blocksDone48
 
-block35:
+block47:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -3598,11 +4920,11 @@ block35:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded43
+	JZ      folded50
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models42:
+models49:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y9
 	VFMADD231PD  (R8)(DX*8), Y9, Y0
@@ -3616,9 +4938,9 @@ models42:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models42
+	JNZ          models49
 
-folded43:
+folded50:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -3628,47 +4950,79 @@ folded43:
 	VMOVUPS Y7, 192(AX)
 	VMOVUPS Y8, 224(AX)
 	ADDQ    $+256, AX
-	ADDQ    $0x20, DX
-	SUBQ    $0x20, CX
-	CMPQ    CX, $0x20
-	JGE     block35
+	ADDQ    $+32, DX
+	SUBQ    $+32, CX
+	CMPQ    CX, $+32
+	JGE     block47
 
-vectors36:
-	CMPQ CX, $0x04
-	JLT  tail38
+blocksDone48:
+	CMPQ CX, $+8
+	JLT  blocksDone52
 
-vector37:
+block51:
 	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded45
+	JZ      folded54
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models44:
+models53:
+	MOVQ         (BX), R8
+	VBROADCASTSD (SI), Y3
+	VFMADD231PD  (R8)(DX*8), Y3, Y0
+	VFMADD231PD  32(R8)(DX*8), Y3, Y2
+	ADDQ         $0x18, BX
+	ADDQ         $0x08, SI
+	DECQ         DI
+	JNZ          models53
+
+folded54:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y2, 32(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+8, DX
+	SUBQ    $+8, CX
+	CMPQ    CX, $+8
+	JGE     block51
+
+blocksDone52:
+	CMPQ CX, $+4
+	JLT  blocksDone56
+
+block55:
+	VMOVUPS (AX), Y0
+	MOVQ    models+32(FP), DI
+	TESTQ   DI, DI
+	JZ      folded58
+	MOVQ    x+8(FP), BX
+	MOVQ    w+16(FP), SI
+
+models57:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y2
 	VFMADD231PD  (R8)(DX*8), Y2, Y0
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models44
+	JNZ          models57
 
-folded45:
+folded58:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
-	ADDQ    $0x04, DX
-	SUBQ    $0x04, CX
-	CMPQ    CX, $0x04
-	JGE     vector37
+	ADDQ    $+4, DX
+	SUBQ    $+4, CX
+	CMPQ    CX, $+4
+	JGE     block55
 
-tail38:
+blocksDone56:
 	TESTQ   CX, CX
-	JZ      done39
+	JZ      done44
 	LEAQ    -32(AX)(CX*8), AX
 	VMOVUPS Y1, (AX)
 
-done39:
+done44:
 	VZEROUPPER
 	RET
 
@@ -3687,7 +5041,7 @@ TEXT ·weightedSumFloat16AVX2(SB), NOSPLIT, $0-72
 	MOVQ     offset+48(FP), BX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
-	CMPQ     DX, $0x08
+	CMPQ     DX, $+8
 	JLT      small1
 
 	// The overlapped last vector, before anything is stored.
@@ -3697,21 +5051,21 @@ TEXT ·weightedSumFloat16AVX2(SB), NOSPLIT, $0-72
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh8
+	JEQ     fresh4
 	VMOVUPS (DI), Y1
-	JMP     started9
+	JMP     started5
 
-fresh8:
+fresh4:
 	VMOVAPS Y0, Y1
 
-started9:
+started5:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded11
+	JZ    folded7
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models10:
+models6:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Y2
 	VCVTPH2PS    (R10)(SI*2), Y3
@@ -3719,27 +5073,27 @@ models10:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models10
+	JNZ          models6
 
-folded11:
+folded7:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided12
+	JZ           divided8
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Y2
 	VDIVPS       Y2, Y1, Y1
 
-divided12:
+divided8:
 	VCVTPS2PH $0x00, Y1, X1
 	VMOVAPS   X1, X1
 
 blocks2:
-	CMPQ DX, $0x40
-	JLT  vectors4
+	CMPQ DX, $+64
+	JLT  blocksDone10
 
-block3:
+block9:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh13
+	JEQ     fresh11
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -3748,9 +5102,9 @@ block3:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started14
+	JMP     started12
 
-fresh13:
+fresh11:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -3760,14 +5114,14 @@ fresh13:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started14:
+started12:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded16
+	JZ    folded14
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models15:
+models13:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y10
 	VCVTPH2PS    (R9)(BX*2), Y11
@@ -3789,11 +5143,11 @@ models15:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models15
+	JNZ          models13
 
-folded16:
+folded14:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided17
+	JZ           divided15
 	VXORPS       X10, X10, X10
 	VCVTSD2SS    divisor+56(FP), X10, X10
 	VBROADCASTSS X10, Y10
@@ -3806,7 +5160,7 @@ folded16:
 	VDIVPS       Y10, Y8, Y8
 	VDIVPS       Y10, Y9, Y9
 
-divided17:
+divided15:
 	VCVTPS2PH   $0x00, Y2, X12
 	VCVTPS2PH   $0x00, Y3, X2
 	VCVTPS2PH   $0x00, Y4, X13
@@ -3820,39 +5174,41 @@ divided17:
 	VINSERTF128 $0x01, X4, Y14, Y14
 	VINSERTF128 $0x01, X5, Y15, Y15
 	TESTQ       $0x00000001, flags+64(FP)
-	JNZ         past18
+	JNZ         past16
 	VMOVUPS     Y12, (AX)
 	VMOVUPS     Y13, 32(AX)
 	VMOVUPS     Y14, 64(AX)
 	VMOVUPS     Y15, 96(AX)
-	JMP         stored19
+	JMP         stored17
 
-past18:
+past16:
 	VMOVNTPS Y12, (AX)
 	VMOVNTPS Y13, 32(AX)
 	VMOVNTPS Y14, 64(AX)
 	VMOVNTPS Y15, 96(AX)
 
-stored19:
+stored17:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
-	ADDQ $0x40, BX
-	SUBQ $0x40, DX
-	CMPQ DX, $0x40
-	JGE  block3
+	ADDQ $+64, BX
+	SUBQ $+64, DX
+	CMPQ DX, $+64
+	JGE  block9
 
-vectors4:
-	CMPQ DX, $0x08
-	JLT  tail6
+blocksDone10:
+	CMPQ DX, $+16
+	JLT  blocksDone19
 
-vector5:
+block18:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh20
 	VMOVUPS (CX), Y2
+	VMOVUPS 32(CX), Y3
 	JMP     started21
 
 fresh20:
 	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
 
 started21:
 	MOVQ  models+40(FP), R8
@@ -3863,9 +5219,11 @@ started21:
 
 models22:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y3
-	VCVTPH2PS    (R9)(BX*2), Y4
-	VFMADD231PS  Y4, Y3, Y2
+	VBROADCASTSS (DI), Y4
+	VCVTPH2PS    (R9)(BX*2), Y5
+	VFMADD231PS  Y5, Y4, Y2
+	VCVTPH2PS    16(R9)(BX*2), Y5
+	VFMADD231PS  Y5, Y4, Y3
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
@@ -3874,49 +5232,109 @@ models22:
 folded23:
 	TESTQ        $0x00000002, flags+64(FP)
 	JZ           divided24
+	VXORPS       X4, X4, X4
+	VCVTSD2SS    divisor+56(FP), X4, X4
+	VBROADCASTSS X4, Y4
+	VDIVPS       Y4, Y2, Y2
+	VDIVPS       Y4, Y3, Y3
+
+divided24:
+	VCVTPS2PH $0x00, Y2, X2
+	VCVTPS2PH $0x00, Y3, X3
+	TESTQ     $0x00000001, flags+64(FP)
+	JNZ       past25
+	VMOVUPS   X2, (AX)
+	VMOVUPS   X3, 16(AX)
+	JMP       stored26
+
+past25:
+	VMOVNTPS X2, (AX)
+	VMOVNTPS X3, 16(AX)
+
+stored26:
+	ADDQ $+32, AX
+	ADDQ $+64, CX
+	ADDQ $+16, BX
+	SUBQ $+16, DX
+	CMPQ DX, $+16
+	JGE  block18
+
+blocksDone19:
+	CMPQ DX, $+8
+	JLT  blocksDone28
+
+block27:
+	CMPQ    acc+24(FP), $0x00
+	JEQ     fresh29
+	VMOVUPS (CX), Y2
+	JMP     started30
+
+fresh29:
+	VMOVAPS Y0, Y2
+
+started30:
+	MOVQ  models+40(FP), R8
+	TESTQ R8, R8
+	JZ    folded32
+	MOVQ  x+8(FP), SI
+	MOVQ  w+16(FP), DI
+
+models31:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Y3
+	VCVTPH2PS    (R9)(BX*2), Y4
+	VFMADD231PS  Y4, Y3, Y2
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models31
+
+folded32:
+	TESTQ        $0x00000002, flags+64(FP)
+	JZ           divided33
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Y3
 	VDIVPS       Y3, Y2, Y2
 
-divided24:
+divided33:
 	VCVTPS2PH $0x00, Y2, X2
 	VMOVUPS   X2, (AX)
 	ADDQ      $+16, AX
 	ADDQ      $+32, CX
-	ADDQ      $0x08, BX
-	SUBQ      $0x08, DX
-	CMPQ      DX, $0x08
-	JGE       vector5
+	ADDQ      $+8, BX
+	SUBQ      $+8, DX
+	CMPQ      DX, $+8
+	JGE       block27
 
-tail6:
+blocksDone28:
 	TESTQ   DX, DX
-	JZ      done7
+	JZ      done3
 	VMOVUPS X1, -16(AX)(DX*2)
 
-done7:
+done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced25
+	JZ    fenced34
 	SFENCE
 
-fenced25:
+fenced34:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   DX, DX
-	JZ      done7
+	JZ      done3
 	CMPQ    DX, $0x04
-	JLT     smaller26
+	JLT     smaller35
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded28
+	JZ      folded37
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models27:
+models36:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y1
 	LEAQ         (R8)(BX*2), R8
@@ -3927,34 +5345,34 @@ models27:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models27
+	JNZ          models36
 
-folded28:
+folded37:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided29
+	JZ           divided38
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	VDIVPS       Y1, Y0, Y0
 
-divided29:
+divided38:
 	VCVTPS2PH $0x00, Y0, X0
 	VMOVQ     X0, (AX)
 	VPEXTRQ   $0x01, X0, -8(AX)(DX*2)
 	VZEROUPPER
 	RET
 
-smaller26:
+smaller35:
 	CMPQ    DX, $0x02
-	JLT     smaller30
+	JLT     smaller39
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded32
+	JZ      folded41
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models31:
+models40:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y1
 	LEAQ         (R8)(BX*2), R8
@@ -3965,32 +5383,32 @@ models31:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models31
+	JNZ          models40
 
-folded32:
+folded41:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+	JZ           divided42
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	VDIVPS       Y1, Y0, Y0
 
-divided33:
+divided42:
 	VCVTPS2PH $0x00, Y0, X0
 	VMOVD     X0, (AX)
 	VPEXTRD   $0x01, X0, -4(AX)(DX*2)
 	VZEROUPPER
 	RET
 
-smaller30:
+smaller39:
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded36
+	JZ      folded45
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), DX
 
-models35:
+models44:
 	MOVQ         (CX), DI
 	VBROADCASTSS (DX), Y1
 	LEAQ         (DI)(BX*2), DI
@@ -4001,17 +5419,17 @@ models35:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, DX
 	DECQ         SI
-	JNZ          models35
+	JNZ          models44
 
-folded36:
+folded45:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided37
+	JZ           divided46
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	VDIVPS       Y1, Y0, Y0
 
-divided37:
+divided46:
 	VCVTPS2PH $0x00, Y0, X0
 	VPEXTRW   $0x00, X0, (AX)
 	VZEROUPPER
@@ -4028,23 +5446,23 @@ TEXT ·accumulateFloat16AVX2(SB), NOSPLIT, $0-48
 	MOVQ     offset+40(FP), DX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
-	CMPQ     CX, $0x08
-	JLT      done43
+	CMPQ     CX, $+8
+	JLT      done48
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks38
+	JZ      blocks47
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded45
+	JZ      folded50
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models44:
+models49:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y0
 	VCVTPH2PS    (R9)(BX*2), Y2
@@ -4052,14 +5470,14 @@ models44:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models44
+	JNZ          models49
 
-folded45:
-blocks38:
-	CMPQ CX, $0x40
-	JLT  vectors40
+folded50:
+blocks47:
+	CMPQ CX, $+64
+	JLT  blocksDone52
 
-block39:
+block51:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -4070,11 +5488,11 @@ block39:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded47
+	JZ      folded54
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models46:
+models53:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y9
 	VCVTPH2PS    (R8)(DX*2), Y10
@@ -4096,9 +5514,9 @@ models46:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models46
+	JNZ          models53
 
-folded47:
+folded54:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -4108,24 +5526,58 @@ folded47:
 	VMOVUPS Y7, 192(AX)
 	VMOVUPS Y8, 224(AX)
 	ADDQ    $+256, AX
-	ADDQ    $0x40, DX
-	SUBQ    $0x40, CX
-	CMPQ    CX, $0x40
-	JGE     block39
+	ADDQ    $+64, DX
+	SUBQ    $+64, CX
+	CMPQ    CX, $+64
+	JGE     block51
 
-vectors40:
-	CMPQ CX, $0x08
-	JLT  tail42
+blocksDone52:
+	CMPQ CX, $+16
+	JLT  blocksDone56
 
-vector41:
+block55:
 	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded49
+	JZ      folded58
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models48:
+models57:
+	MOVQ         (BX), R8
+	VBROADCASTSS (SI), Y3
+	VCVTPH2PS    (R8)(DX*2), Y4
+	VFMADD231PS  Y4, Y3, Y0
+	VCVTPH2PS    16(R8)(DX*2), Y4
+	VFMADD231PS  Y4, Y3, Y2
+	ADDQ         $0x18, BX
+	ADDQ         $0x04, SI
+	DECQ         DI
+	JNZ          models57
+
+folded58:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y2, 32(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+16, DX
+	SUBQ    $+16, CX
+	CMPQ    CX, $+16
+	JGE     block55
+
+blocksDone56:
+	CMPQ CX, $+8
+	JLT  blocksDone60
+
+block59:
+	VMOVUPS (AX), Y0
+	MOVQ    models+32(FP), DI
+	TESTQ   DI, DI
+	JZ      folded62
+	MOVQ    x+8(FP), BX
+	MOVQ    w+16(FP), SI
+
+models61:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y2
 	VCVTPH2PS    (R8)(DX*2), Y3
@@ -4133,23 +5585,23 @@ models48:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models48
+	JNZ          models61
 
-folded49:
+folded62:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
-	ADDQ    $0x08, DX
-	SUBQ    $0x08, CX
-	CMPQ    CX, $0x08
-	JGE     vector41
+	ADDQ    $+8, DX
+	SUBQ    $+8, CX
+	CMPQ    CX, $+8
+	JGE     block59
 
-tail42:
+blocksDone60:
 	TESTQ   CX, CX
-	JZ      done43
+	JZ      done48
 	LEAQ    -32(AX)(CX*4), AX
 	VMOVUPS Y1, (AX)
 
-done43:
+done48:
 	VZEROUPPER
 	RET
 
@@ -4170,7 +5622,7 @@ TEXT ·weightedSumBFloat16AVX2(SB), NOSPLIT, $0-72
 	VPSLLD   $0x1f, Y0, Y0
 	VPCMPEQD Y1, Y1, Y1
 	VPSLLD   $0x10, Y1, Y1
-	CMPQ     DX, $0x10
+	CMPQ     DX, $+16
 	JLT      small1
 
 	// The overlapped last vector, before anything is stored.
@@ -4180,27 +5632,27 @@ TEXT ·weightedSumBFloat16AVX2(SB), NOSPLIT, $0-72
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh8
+	JEQ     fresh4
 	VMOVUPS (DI), Y3
 	VMOVUPS 32(DI), Y4
 	VSHUFPS $0x88, Y4, Y3, Y2
 	VSHUFPS $0xdd, Y4, Y3, Y3
 	VPERMPD $0xd8, Y2, Y2
 	VPERMPD $0xd8, Y3, Y3
-	JMP     started9
+	JMP     started5
 
-fresh8:
+fresh4:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started9:
+started5:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded11
+	JZ    folded7
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models10:
+models6:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Y4
 	VMOVUPS      (R10)(SI*2), Y6
@@ -4211,18 +5663,18 @@ models10:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models10
+	JNZ          models6
 
-folded11:
+folded7:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided12
+	JZ           divided8
 	VXORPS       X4, X4, X4
 	VCVTSD2SS    divisor+56(FP), X4, X4
 	VBROADCASTSS X4, Y4
 	VDIVPS       Y4, Y2, Y2
 	VDIVPS       Y4, Y3, Y3
 
-divided12:
+divided8:
 	VPBROADCASTD word7fff<>+0(SB), Y4
 	VPBROADCASTD word1<>+0(SB), Y5
 	VPBROADCASTD word400000<>+0(SB), Y6
@@ -4245,12 +5697,12 @@ divided12:
 	VMOVAPS      Y2, Y2
 
 blocks2:
-	CMPQ DX, $0x40
-	JLT  vectors4
+	CMPQ DX, $+64
+	JLT  blocksDone10
 
-block3:
+block9:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh13
+	JEQ     fresh11
 	VMOVUPS (CX), Y4
 	VMOVUPS 32(CX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
@@ -4275,9 +5727,9 @@ block3:
 	VSHUFPS $0xdd, Y11, Y10, Y10
 	VPERMPD $0xd8, Y9, Y9
 	VPERMPD $0xd8, Y10, Y10
-	JMP     started14
+	JMP     started12
 
-fresh13:
+fresh11:
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
 	VMOVAPS Y0, Y5
@@ -4287,14 +5739,14 @@ fresh13:
 	VMOVAPS Y0, Y9
 	VMOVAPS Y0, Y10
 
-started14:
+started12:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded16
+	JZ    folded14
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models15:
+models13:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y11
 	VMOVUPS      (R9)(BX*2), Y13
@@ -4320,11 +5772,11 @@ models15:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models15
+	JNZ          models13
 
-folded16:
+folded14:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided17
+	JZ           divided15
 	VXORPS       X11, X11, X11
 	VCVTSD2SS    divisor+56(FP), X11, X11
 	VBROADCASTSS X11, Y11
@@ -4337,7 +5789,7 @@ folded16:
 	VDIVPS       Y11, Y9, Y9
 	VDIVPS       Y11, Y10, Y10
 
-divided17:
+divided15:
 	VPBROADCASTD word7fff<>+0(SB), Y11
 	VPBROADCASTD word1<>+0(SB), Y12
 	VPBROADCASTD word400000<>+0(SB), Y13
@@ -4415,32 +5867,32 @@ divided17:
 	VPSRLD       $0x10, Y11, Y11
 	VPBLENDW     $0xaa, Y9, Y11, Y9
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past18
+	JNZ          past16
 	VMOVUPS      Y3, (AX)
 	VMOVUPS      Y5, 32(AX)
 	VMOVUPS      Y7, 64(AX)
 	VMOVUPS      Y9, 96(AX)
-	JMP          stored19
+	JMP          stored17
 
-past18:
+past16:
 	VMOVNTPS Y3, (AX)
 	VMOVNTPS Y5, 32(AX)
 	VMOVNTPS Y7, 64(AX)
 	VMOVNTPS Y9, 96(AX)
 
-stored19:
+stored17:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
-	ADDQ $0x40, BX
-	SUBQ $0x40, DX
-	CMPQ DX, $0x40
-	JGE  block3
+	ADDQ $+64, BX
+	SUBQ $+64, DX
+	CMPQ DX, $+64
+	JGE  block9
 
-vectors4:
-	CMPQ DX, $0x10
-	JLT  tail6
+blocksDone10:
+	CMPQ DX, $+16
+	JLT  blocksDone19
 
-vector5:
+block18:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh20
 	VMOVUPS (CX), Y4
@@ -4507,17 +5959,17 @@ divided24:
 	VMOVUPS      Y3, (AX)
 	ADDQ         $+32, AX
 	ADDQ         $+64, CX
-	ADDQ         $0x10, BX
-	SUBQ         $0x10, DX
-	CMPQ         DX, $0x10
-	JGE          vector5
+	ADDQ         $+16, BX
+	SUBQ         $+16, DX
+	CMPQ         DX, $+16
+	JGE          block18
 
-tail6:
+blocksDone19:
 	TESTQ   DX, DX
-	JZ      done7
+	JZ      done3
 	VMOVUPS Y2, -32(AX)(DX*2)
 
-done7:
+done3:
 	TESTQ $0x00000001, flags+64(FP)
 	JZ    fenced25
 	SFENCE
@@ -4529,7 +5981,7 @@ fenced25:
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   DX, DX
-	JZ      done7
+	JZ      done3
 	CMPQ    DX, $0x08
 	JLT     smaller26
 	VMOVAPS Y0, Y2
@@ -4779,8 +6231,8 @@ TEXT ·accumulateBFloat16AVX2(SB), NOSPLIT, $0-48
 	VPSLLD   $0x1f, Y0, Y0
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x10, Y0, Y0
-	CMPQ     CX, $0x10
-	JLT      done47
+	CMPQ     CX, $+16
+	JLT      done43
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, CX
@@ -4796,11 +6248,11 @@ TEXT ·accumulateBFloat16AVX2(SB), NOSPLIT, $0-48
 	VPERMPD $0xd8, Y2, Y2
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded49
+	JZ      folded45
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models48:
+models44:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y3
 	VMOVUPS      (R9)(BX*2), Y5
@@ -4811,14 +6263,14 @@ models48:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models48
+	JNZ          models44
 
-folded49:
+folded45:
 blocks42:
-	CMPQ CX, $0x40
-	JLT  vectors44
+	CMPQ CX, $+64
+	JLT  blocksDone47
 
-block43:
+block46:
 	VMOVUPS (AX), Y4
 	VMOVUPS 32(AX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
@@ -4845,11 +6297,11 @@ block43:
 	VPERMPD $0xd8, Y10, Y10
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded51
+	JZ      folded49
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models50:
+models48:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y11
 	VMOVUPS      (R8)(DX*2), Y13
@@ -4875,9 +6327,9 @@ models50:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models50
+	JNZ          models48
 
-folded51:
+folded49:
 	VUNPCKLPS  Y4, Y3, Y11
 	VUNPCKHPS  Y4, Y3, Y4
 	VPERM2F128 $0x20, Y4, Y11, Y3
@@ -4903,16 +6355,16 @@ folded51:
 	VMOVUPS    Y4, 192(AX)
 	VMOVUPS    Y3, 224(AX)
 	ADDQ       $+256, AX
-	ADDQ       $0x40, DX
-	SUBQ       $0x40, CX
-	CMPQ       CX, $0x40
-	JGE        block43
+	ADDQ       $+64, DX
+	SUBQ       $+64, CX
+	CMPQ       CX, $+64
+	JGE        block46
 
-vectors44:
-	CMPQ CX, $0x10
-	JLT  tail46
+blocksDone47:
+	CMPQ CX, $+16
+	JLT  blocksDone51
 
-vector45:
+block50:
 	VMOVUPS (AX), Y4
 	VMOVUPS 32(AX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
@@ -4946,14 +6398,14 @@ folded53:
 	VMOVUPS    Y3, (AX)
 	VMOVUPS    Y4, 32(AX)
 	ADDQ       $+64, AX
-	ADDQ       $0x10, DX
-	SUBQ       $0x10, CX
-	CMPQ       CX, $0x10
-	JGE        vector45
+	ADDQ       $+16, DX
+	SUBQ       $+16, CX
+	CMPQ       CX, $+16
+	JGE        block50
 
-tail46:
+blocksDone51:
 	TESTQ      CX, CX
-	JZ         done47
+	JZ         done43
 	LEAQ       -64(AX)(CX*4), AX
 	VUNPCKLPS  Y2, Y1, Y0
 	VUNPCKHPS  Y2, Y1, Y2
@@ -4962,7 +6414,7 @@ tail46:
 	VMOVUPS    Y1, (AX)
 	VMOVUPS    Y0, 32(AX)
 
-done47:
+done43:
 	VZEROUPPER
 	RET
 
@@ -4981,7 +6433,7 @@ TEXT ·weightedSumFloat32NativeAVX2(SB), NOSPLIT, $0-72
 	MOVQ     offset+48(FP), BX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
-	CMPQ     DX, $0x08
+	CMPQ     DX, $+8
 	JLT      small1
 
 	// The overlapped last vector, before anything is stored.
@@ -4991,47 +6443,47 @@ TEXT ·weightedSumFloat32NativeAVX2(SB), NOSPLIT, $0-72
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh8
+	JEQ     fresh4
 	VMOVUPS (DI), Y1
-	JMP     started9
+	JMP     started5
 
-fresh8:
+fresh4:
 	VMOVAPS Y0, Y1
 
-started9:
+started5:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded11
+	JZ    folded7
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models10:
+models6:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Y2
 	VFMADD231PS  (R10)(SI*4), Y2, Y1
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models10
+	JNZ          models6
 
-folded11:
+folded7:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided12
+	JZ           divided8
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Y2
 	VDIVPS       Y2, Y1, Y1
 
-divided12:
+divided8:
 	VMOVAPS Y1, Y1
 
 blocks2:
-	CMPQ DX, $0x40
-	JLT  vectors4
+	CMPQ DX, $+64
+	JLT  blocksDone10
 
-block3:
+block9:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh13
+	JEQ     fresh11
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -5040,9 +6492,9 @@ block3:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started14
+	JMP     started12
 
-fresh13:
+fresh11:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -5052,14 +6504,14 @@ fresh13:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started14:
+started12:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded16
+	JZ    folded14
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models15:
+models13:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y10
 	VFMADD231PS  (R9)(BX*4), Y10, Y2
@@ -5073,11 +6525,11 @@ models15:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models15
+	JNZ          models13
 
-folded16:
+folded14:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided17
+	JZ           divided15
 	VXORPS       X10, X10, X10
 	VCVTSD2SS    divisor+56(FP), X10, X10
 	VBROADCASTSS X10, Y10
@@ -5090,9 +6542,9 @@ folded16:
 	VDIVPS       Y10, Y8, Y8
 	VDIVPS       Y10, Y9, Y9
 
-divided17:
+divided15:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past18
+	JNZ     past16
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
 	VMOVUPS Y4, 64(AX)
@@ -5101,9 +6553,9 @@ divided17:
 	VMOVUPS Y7, 160(AX)
 	VMOVUPS Y8, 192(AX)
 	VMOVUPS Y9, 224(AX)
-	JMP     stored19
+	JMP     stored17
 
-past18:
+past16:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
@@ -5113,26 +6565,28 @@ past18:
 	VMOVNTPS Y8, 192(AX)
 	VMOVNTPS Y9, 224(AX)
 
-stored19:
+stored17:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
-	ADDQ $0x40, BX
-	SUBQ $0x40, DX
-	CMPQ DX, $0x40
-	JGE  block3
+	ADDQ $+64, BX
+	SUBQ $+64, DX
+	CMPQ DX, $+64
+	JGE  block9
 
-vectors4:
-	CMPQ DX, $0x08
-	JLT  tail6
+blocksDone10:
+	CMPQ DX, $+16
+	JLT  blocksDone19
 
-vector5:
+block18:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh20
 	VMOVUPS (CX), Y2
+	VMOVUPS 32(CX), Y3
 	JMP     started21
 
 fresh20:
 	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
 
 started21:
 	MOVQ  models+40(FP), R8
@@ -5143,8 +6597,9 @@ started21:
 
 models22:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y3
-	VFMADD231PS  (R9)(BX*4), Y3, Y2
+	VBROADCASTSS (DI), Y4
+	VFMADD231PS  (R9)(BX*4), Y4, Y2
+	VFMADD231PS  32(R9)(BX*4), Y4, Y3
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
@@ -5153,48 +6608,105 @@ models22:
 folded23:
 	TESTQ        $0x00000002, flags+64(FP)
 	JZ           divided24
+	VXORPS       X4, X4, X4
+	VCVTSD2SS    divisor+56(FP), X4, X4
+	VBROADCASTSS X4, Y4
+	VDIVPS       Y4, Y2, Y2
+	VDIVPS       Y4, Y3, Y3
+
+divided24:
+	TESTQ   $0x00000001, flags+64(FP)
+	JNZ     past25
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y3, 32(AX)
+	JMP     stored26
+
+past25:
+	VMOVNTPS Y2, (AX)
+	VMOVNTPS Y3, 32(AX)
+
+stored26:
+	ADDQ $+64, AX
+	ADDQ $+64, CX
+	ADDQ $+16, BX
+	SUBQ $+16, DX
+	CMPQ DX, $+16
+	JGE  block18
+
+blocksDone19:
+	CMPQ DX, $+8
+	JLT  blocksDone28
+
+block27:
+	CMPQ    acc+24(FP), $0x00
+	JEQ     fresh29
+	VMOVUPS (CX), Y2
+	JMP     started30
+
+fresh29:
+	VMOVAPS Y0, Y2
+
+started30:
+	MOVQ  models+40(FP), R8
+	TESTQ R8, R8
+	JZ    folded32
+	MOVQ  x+8(FP), SI
+	MOVQ  w+16(FP), DI
+
+models31:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Y3
+	VFMADD231PS  (R9)(BX*4), Y3, Y2
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models31
+
+folded32:
+	TESTQ        $0x00000002, flags+64(FP)
+	JZ           divided33
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Y3
 	VDIVPS       Y3, Y2, Y2
 
-divided24:
+divided33:
 	VMOVUPS Y2, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+32, CX
-	ADDQ    $0x08, BX
-	SUBQ    $0x08, DX
-	CMPQ    DX, $0x08
-	JGE     vector5
+	ADDQ    $+8, BX
+	SUBQ    $+8, DX
+	CMPQ    DX, $+8
+	JGE     block27
 
-tail6:
+blocksDone28:
 	TESTQ   DX, DX
-	JZ      done7
+	JZ      done3
 	VMOVUPS Y1, -32(AX)(DX*4)
 
-done7:
+done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced25
+	JZ    fenced34
 	SFENCE
 
-fenced25:
+fenced34:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   DX, DX
-	JZ      done7
+	JZ      done3
 	CMPQ    DX, $0x04
-	JLT     smaller26
+	JLT     smaller35
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded28
+	JZ      folded37
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models27:
+models36:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y2
 	LEAQ         (R8)(BX*4), R8
@@ -5204,33 +6716,33 @@ models27:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models27
+	JNZ          models36
 
-folded28:
+folded37:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided29
+	JZ           divided38
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	VDIVPS       Y1, Y0, Y0
 
-divided29:
+divided38:
 	VMOVDQU      X0, (AX)
 	VEXTRACTI128 $0x01, Y0, -16(AX)(DX*4)
 	VZEROUPPER
 	RET
 
-smaller26:
+smaller35:
 	CMPQ    DX, $0x02
-	JLT     smaller30
+	JLT     smaller39
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded32
+	JZ      folded41
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models31:
+models40:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y2
 	LEAQ         (R8)(BX*4), R8
@@ -5240,31 +6752,31 @@ models31:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models31
+	JNZ          models40
 
-folded32:
+folded41:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+	JZ           divided42
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	VDIVPS       Y1, Y0, Y0
 
-divided33:
+divided42:
 	VMOVQ   X0, (AX)
 	VPEXTRQ $0x01, X0, -8(AX)(DX*4)
 	VZEROUPPER
 	RET
 
-smaller30:
+smaller39:
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded36
+	JZ      folded45
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models35:
+models44:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y2
 	LEAQ         (R8)(BX*4), R8
@@ -5274,17 +6786,17 @@ models35:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models35
+	JNZ          models44
 
-folded36:
+folded45:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided37
+	JZ           divided46
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	VDIVPS       Y1, Y0, Y0
 
-divided37:
+divided46:
 	VMOVD   X0, (AX)
 	VPEXTRD $0x01, X0, -4(AX)(DX*4)
 	VZEROUPPER
@@ -5301,37 +6813,37 @@ TEXT ·accumulateFloat32NativeAVX2(SB), NOSPLIT, $0-48
 	MOVQ     offset+40(FP), DX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
-	CMPQ     CX, $0x08
-	JLT      done43
+	CMPQ     CX, $+8
+	JLT      done48
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks38
+	JZ      blocks47
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded45
+	JZ      folded50
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models44:
+models49:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y0
 	VFMADD231PS  (R9)(BX*4), Y0, Y1
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models44
+	JNZ          models49
 
-folded45:
-blocks38:
-	CMPQ CX, $0x40
-	JLT  vectors40
+folded50:
+blocks47:
+	CMPQ CX, $+64
+	JLT  blocksDone52
 
-block39:
+block51:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -5342,11 +6854,11 @@ block39:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded47
+	JZ      folded54
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models46:
+models53:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y9
 	VFMADD231PS  (R8)(DX*4), Y9, Y0
@@ -5360,9 +6872,9 @@ models46:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models46
+	JNZ          models53
 
-folded47:
+folded54:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -5372,47 +6884,79 @@ folded47:
 	VMOVUPS Y7, 192(AX)
 	VMOVUPS Y8, 224(AX)
 	ADDQ    $+256, AX
-	ADDQ    $0x40, DX
-	SUBQ    $0x40, CX
-	CMPQ    CX, $0x40
-	JGE     block39
+	ADDQ    $+64, DX
+	SUBQ    $+64, CX
+	CMPQ    CX, $+64
+	JGE     block51
 
-vectors40:
-	CMPQ CX, $0x08
-	JLT  tail42
+blocksDone52:
+	CMPQ CX, $+16
+	JLT  blocksDone56
 
-vector41:
+block55:
 	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded49
+	JZ      folded58
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models48:
+models57:
+	MOVQ         (BX), R8
+	VBROADCASTSS (SI), Y3
+	VFMADD231PS  (R8)(DX*4), Y3, Y0
+	VFMADD231PS  32(R8)(DX*4), Y3, Y2
+	ADDQ         $0x18, BX
+	ADDQ         $0x04, SI
+	DECQ         DI
+	JNZ          models57
+
+folded58:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y2, 32(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+16, DX
+	SUBQ    $+16, CX
+	CMPQ    CX, $+16
+	JGE     block55
+
+blocksDone56:
+	CMPQ CX, $+8
+	JLT  blocksDone60
+
+block59:
+	VMOVUPS (AX), Y0
+	MOVQ    models+32(FP), DI
+	TESTQ   DI, DI
+	JZ      folded62
+	MOVQ    x+8(FP), BX
+	MOVQ    w+16(FP), SI
+
+models61:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y2
 	VFMADD231PS  (R8)(DX*4), Y2, Y0
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models48
+	JNZ          models61
 
-folded49:
+folded62:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
-	ADDQ    $0x08, DX
-	SUBQ    $0x08, CX
-	CMPQ    CX, $0x08
-	JGE     vector41
+	ADDQ    $+8, DX
+	SUBQ    $+8, CX
+	CMPQ    CX, $+8
+	JGE     block59
 
-tail42:
+blocksDone60:
 	TESTQ   CX, CX
-	JZ      done43
+	JZ      done48
 	LEAQ    -32(AX)(CX*4), AX
 	VMOVUPS Y1, (AX)
 
-done43:
+done48:
 	VZEROUPPER
 	RET
 
@@ -5431,7 +6975,7 @@ TEXT ·weightedSumFloat64WiderAVX2(SB), NOSPLIT, $0-72
 	MOVQ     offset+48(FP), BX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
-	CMPQ     DX, $0x04
+	CMPQ     DX, $+4
 	JLT      small1
 
 	// The overlapped last vector, before anything is stored.
@@ -5441,23 +6985,23 @@ TEXT ·weightedSumFloat64WiderAVX2(SB), NOSPLIT, $0-72
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh8
+	JEQ     fresh4
 	VMOVUPD (DI), Y1
 	VMOVUPD 65536(DI), Y2
-	JMP     started9
+	JMP     started5
 
-fresh8:
+fresh4:
 	VMOVAPS Y0, Y1
 	VXORPS  Y2, Y2, Y2
 
-started9:
+started5:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded11
+	JZ    folded7
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models10:
+models6:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Y3
 	VMOVUPD      (R10)(SI*8), Y4
@@ -5475,11 +7019,11 @@ models10:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models10
+	JNZ          models6
 
-folded11:
+folded7:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided12
+	JZ           divided8
 	VBROADCASTSD divisor+56(FP), Y3
 	VDIVPD       Y3, Y1, Y4
 	VMOVAPD      Y4, Y5
@@ -5488,7 +7032,7 @@ folded11:
 	VDIVPD       Y3, Y2, Y2
 	VMOVAPD      Y4, Y1
 
-divided12:
+divided8:
 	VSUBPD    Y2, Y2, Y3
 	VSUBPD    Y2, Y1, Y2
 	VCMPPD    $0x03, Y3, Y3, Y3
@@ -5496,12 +7040,12 @@ divided12:
 	VMOVAPS   Y2, Y1
 
 blocks2:
-	CMPQ DX, $0x10
-	JLT  vectors4
+	CMPQ DX, $+16
+	JLT  blocksDone10
 
-block3:
+block9:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh13
+	JEQ     fresh11
 	VMOVUPD (CX), Y2
 	VMOVUPD 65536(CX), Y3
 	VMOVUPD 32(CX), Y4
@@ -5510,9 +7054,9 @@ block3:
 	VMOVUPD 65600(CX), Y7
 	VMOVUPD 96(CX), Y8
 	VMOVUPD 65632(CX), Y9
-	JMP     started14
+	JMP     started12
 
-fresh13:
+fresh11:
 	VMOVAPS Y0, Y2
 	VXORPS  Y3, Y3, Y3
 	VMOVAPS Y0, Y4
@@ -5522,14 +7066,14 @@ fresh13:
 	VMOVAPS Y0, Y8
 	VXORPS  Y9, Y9, Y9
 
-started14:
+started12:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded16
+	JZ    folded14
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models15:
+models13:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y10
 	VMOVUPD      (R9)(BX*8), Y11
@@ -5583,11 +7127,11 @@ models15:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models15
+	JNZ          models13
 
-folded16:
+folded14:
 	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided17
+	JZ           divided15
 	VBROADCASTSD divisor+56(FP), Y10
 	VDIVPD       Y10, Y2, Y11
 	VMOVAPD      Y11, Y12
@@ -5614,7 +7158,7 @@ folded16:
 	VDIVPD       Y10, Y9, Y9
 	VMOVAPD      Y11, Y8
 
-divided17:
+divided15:
 	VSUBPD    Y3, Y3, Y10
 	VSUBPD    Y3, Y2, Y3
 	VCMPPD    $0x03, Y10, Y10, Y10
@@ -5632,32 +7176,32 @@ divided17:
 	VCMPPD    $0x03, Y2, Y2, Y2
 	VBLENDVPD Y2, Y8, Y6, Y6
 	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past18
+	JNZ       past16
 	VMOVUPS   Y3, (AX)
 	VMOVUPS   Y5, 32(AX)
 	VMOVUPS   Y4, 64(AX)
 	VMOVUPS   Y6, 96(AX)
-	JMP       stored19
+	JMP       stored17
 
-past18:
+past16:
 	VMOVNTPS Y3, (AX)
 	VMOVNTPS Y5, 32(AX)
 	VMOVNTPS Y4, 64(AX)
 	VMOVNTPS Y6, 96(AX)
 
-stored19:
+stored17:
 	ADDQ $+128, AX
 	ADDQ $+128, CX
-	ADDQ $0x10, BX
-	SUBQ $0x10, DX
-	CMPQ DX, $0x10
-	JGE  block3
+	ADDQ $+16, BX
+	SUBQ $+16, DX
+	CMPQ DX, $+16
+	JGE  block9
 
-vectors4:
-	CMPQ DX, $0x04
-	JLT  tail6
+blocksDone10:
+	CMPQ DX, $+4
+	JLT  blocksDone19
 
-vector5:
+block18:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh20
 	VMOVUPD (CX), Y2
@@ -5714,17 +7258,17 @@ divided24:
 	VMOVUPS   Y3, (AX)
 	ADDQ      $+32, AX
 	ADDQ      $+32, CX
-	ADDQ      $0x04, BX
-	SUBQ      $0x04, DX
-	CMPQ      DX, $0x04
-	JGE       vector5
+	ADDQ      $+4, BX
+	SUBQ      $+4, DX
+	CMPQ      DX, $+4
+	JGE       block18
 
-tail6:
+blocksDone19:
 	TESTQ   DX, DX
-	JZ      done7
+	JZ      done3
 	VMOVUPS Y1, -32(AX)(DX*8)
 
-done7:
+done3:
 	TESTQ $0x00000001, flags+64(FP)
 	JZ    fenced25
 	SFENCE
@@ -5736,7 +7280,7 @@ fenced25:
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   DX, DX
-	JZ      done7
+	JZ      done3
 	CMPQ    DX, $0x02
 	JLT     smaller26
 	VMOVAPS Y0, Y0
@@ -5855,8 +7399,8 @@ TEXT ·accumulateFloat64WiderAVX2(SB), NOSPLIT, $0-48
 	MOVQ     offset+40(FP), DX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
-	CMPQ     CX, $0x04
-	JLT      done39
+	CMPQ     CX, $+4
+	JLT      done35
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, CX
@@ -5868,11 +7412,11 @@ TEXT ·accumulateFloat64WiderAVX2(SB), NOSPLIT, $0-48
 	VMOVUPD 65536(SI), Y2
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded41
+	JZ      folded37
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models40:
+models36:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y0
 	VMOVUPD      (R9)(BX*8), Y3
@@ -5890,14 +7434,14 @@ models40:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models40
+	JNZ          models36
 
-folded41:
+folded37:
 blocks34:
-	CMPQ CX, $0x10
-	JLT  vectors36
+	CMPQ CX, $+16
+	JLT  blocksDone39
 
-block35:
+block38:
 	VMOVUPD (AX), Y0
 	VMOVUPD 65536(AX), Y3
 	VMOVUPD 32(AX), Y4
@@ -5908,11 +7452,11 @@ block35:
 	VMOVUPD 65632(AX), Y9
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded43
+	JZ      folded41
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models42:
+models40:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y10
 	VMOVUPD      (R8)(DX*8), Y11
@@ -5966,9 +7510,9 @@ models42:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models42
+	JNZ          models40
 
-folded43:
+folded41:
 	VMOVUPD Y0, (AX)
 	VMOVUPD Y3, 65536(AX)
 	VMOVUPD Y4, 32(AX)
@@ -5978,16 +7522,16 @@ folded43:
 	VMOVUPD Y8, 96(AX)
 	VMOVUPD Y9, 65632(AX)
 	ADDQ    $+128, AX
-	ADDQ    $0x10, DX
-	SUBQ    $0x10, CX
-	CMPQ    CX, $0x10
-	JGE     block35
+	ADDQ    $+16, DX
+	SUBQ    $+16, CX
+	CMPQ    CX, $+16
+	JGE     block38
 
-vectors36:
-	CMPQ CX, $0x04
-	JLT  tail38
+blocksDone39:
+	CMPQ CX, $+4
+	JLT  blocksDone43
 
-vector37:
+block42:
 	VMOVUPD (AX), Y0
 	VMOVUPD 65536(AX), Y3
 	MOVQ    models+32(FP), DI
@@ -6020,18 +7564,18 @@ folded45:
 	VMOVUPD Y0, (AX)
 	VMOVUPD Y3, 65536(AX)
 	ADDQ    $+32, AX
-	ADDQ    $0x04, DX
-	SUBQ    $0x04, CX
-	CMPQ    CX, $0x04
-	JGE     vector37
+	ADDQ    $+4, DX
+	SUBQ    $+4, CX
+	CMPQ    CX, $+4
+	JGE     block42
 
-tail38:
+blocksDone43:
 	TESTQ   CX, CX
-	JZ      done39
+	JZ      done35
 	LEAQ    -32(AX)(CX*8), AX
 	VMOVUPD Y1, (AX)
 	VMOVUPD Y2, 65536(AX)
 
-done39:
+done35:
 	VZEROUPPER
 	RET

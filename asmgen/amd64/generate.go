@@ -3,8 +3,8 @@
 // All of them have one shape, and the kinds of element and accumulator differ only in how a vector is widened, folded,
 // divided and rounded:
 //
-//	block:  while n ≥ block: accumulators ← −0 or acc; for each model: fold; divide; round; store
-//	vector: the same for one vector at a time
+//	blocks: while n ≥ block: accumulators ← −0 or acc; for each model: fold; divide; round; store,
+//	        for blocks of many vectors, then of few, then of one
 //	tail:   the last n mod lanes elements
 //
 // The tail is part of an overlapped last vector, which is computed before anything is stored and stored after everything
@@ -93,7 +93,7 @@ type kind interface {
 	name() string
 	elementSize() int
 	accumulatorSize() int
-	vectors() int              // accumulators in a block
+	vectors(g *generator) int  // accumulators in a block
 	registers() int            // of an accumulator
 	lanes(g *generator) int    // elements in an accumulator
 	rawBytes(g *generator) int // of those elements in memory
@@ -264,7 +264,7 @@ func (g *generator) storeAll(as []accumulator) {
 	for _, a := range as {
 		elements = append(elements, g.raw(g.round(g, a)))
 	}
-	if len(as) > 1 && step < g.isa.bytes {
+	if len(as) == g.vectors(g) && step < g.isa.bytes {
 		for i := range len(elements) / 2 {
 			low, high := elements[2*i], elements[2*i+1]
 			wide := low.(reg.Vec)
@@ -345,11 +345,10 @@ func (g *generator) weightedSum() {
 	g.dst = g.Load(g.Param("dst"), g.GP64())
 	g.acc = g.Load(g.Param("acc"), g.GP64())
 	g.prologue()
-	lanes, block := g.lanes(g), g.lanes(g)*g.vectors()
+	lanes := g.lanes(g)
 
-	small, blocks, nextBlock := g.label("small"), g.label("blocks"), g.label("block")
-	vectors, nextVector, tail, done := g.label("vectors"), g.label("vector"), g.label("tail"), g.label("done")
-	g.CMPQ(g.n, Imm(uint64(lanes)))
+	small, blocks, done := g.label("small"), g.label("blocks"), g.label("done")
+	g.CMPQ(g.n, I32(int32(lanes)))
 	g.JLT(LabelRef(small))
 
 	g.Comment("The overlapped last vector, before anything is stored.")
@@ -369,32 +368,13 @@ func (g *generator) weightedSum() {
 	}
 
 	g.Label(blocks)
-	g.CMPQ(g.n, Imm(uint64(block)))
-	g.JLT(LabelRef(vectors))
-	g.Label(nextBlock)
-	as := g.accumulators(g.vectors())
-	g.start(as, g.acc)
-	g.foldVectors(as, g.index)
-	g.divideAll(as)
-	g.storeAll(as)
-	g.advance(block)
-	g.CMPQ(g.n, Imm(uint64(block)))
-	g.JGE(LabelRef(nextBlock))
+	g.eachBlock(func(as []accumulator) {
+		g.start(as, g.acc)
+		g.foldVectors(as, g.index)
+		g.divideAll(as)
+		g.storeAll(as)
+	})
 
-	g.Label(vectors)
-	g.CMPQ(g.n, Imm(uint64(lanes)))
-	g.JLT(LabelRef(tail))
-	g.Label(nextVector)
-	a := g.accumulators(1)
-	g.start(a, g.acc)
-	g.foldVectors(a, g.index)
-	g.divideAll(a)
-	g.storeAll(a)
-	g.advance(lanes)
-	g.CMPQ(g.n, Imm(uint64(lanes)))
-	g.JGE(LabelRef(nextVector))
-
-	g.Label(tail)
 	g.TESTQ(g.n, g.n)
 	g.JZ(LabelRef(done))
 	g.VMOVUPS(g.raw(last), Mem{
@@ -421,14 +401,33 @@ func (g *generator) weightedSum() {
 	}
 }
 
+// eachBlock does as much as it can in blocks of many vectors, then of few, then of one.
+func (g *generator) eachBlock(body func(as []accumulator)) {
+	for count := g.vectors(g); ; count = max(count/4, 1) {
+		block := count * g.lanes(g)
+		next, done := g.label("block"), g.label("blocksDone")
+		g.CMPQ(g.n, I32(int32(block)))
+		g.JLT(LabelRef(done))
+		g.Label(next)
+		body(g.accumulators(count))
+		g.advance(block)
+		g.CMPQ(g.n, I32(int32(block)))
+		g.JGE(LabelRef(next))
+		g.Label(done)
+		if count == 1 {
+			return
+		}
+	}
+}
+
 // advance moves to the elements after the next count.
 func (g *generator) advance(count int) {
 	if g.dst != nil {
 		g.ADDQ(I32(int32(count*g.elementSize())), g.dst)
 	}
 	g.ADDQ(I32(int32(count*g.accumulatorSize())), g.acc)
-	g.ADDQ(Imm(uint64(count)), g.index)
-	g.SUBQ(Imm(uint64(count)), g.n)
+	g.ADDQ(I32(int32(count)), g.index)
+	g.SUBQ(I32(int32(count)), g.n)
 }
 
 // smallMasked does what is left of weightedSum when n < lanes, under a mask, and returns.
@@ -556,11 +555,10 @@ func (g *generator) accumulate() {
 	g.dst = nil
 	g.acc = g.Load(g.Param("acc"), g.GP64())
 	g.prologue()
-	lanes, block := g.lanes(g), g.lanes(g)*g.vectors()
+	lanes := g.lanes(g)
 
-	blocks, nextBlock := g.label("blocks"), g.label("block")
-	vectors, nextVector, tail, done := g.label("vectors"), g.label("vector"), g.label("tail"), g.label("done")
-	g.CMPQ(g.n, Imm(uint64(lanes)))
+	blocks, done := g.label("blocks"), g.label("done")
+	g.CMPQ(g.n, I32(int32(lanes)))
 	g.JLT(LabelRef(done))
 
 	g.Comment("The overlapped last vector, before anything is stored.")
@@ -577,30 +575,12 @@ func (g *generator) accumulate() {
 	}
 
 	g.Label(blocks)
-	g.CMPQ(g.n, Imm(uint64(block)))
-	g.JLT(LabelRef(vectors))
-	g.Label(nextBlock)
-	as := g.accumulators(g.vectors())
-	g.loadAll(as, g.acc)
-	g.foldVectors(as, g.index)
-	g.saveAll(as, g.acc)
-	g.advance(block)
-	g.CMPQ(g.n, Imm(uint64(block)))
-	g.JGE(LabelRef(nextBlock))
+	g.eachBlock(func(as []accumulator) {
+		g.loadAll(as, g.acc)
+		g.foldVectors(as, g.index)
+		g.saveAll(as, g.acc)
+	})
 
-	g.Label(vectors)
-	g.CMPQ(g.n, Imm(uint64(lanes)))
-	g.JLT(LabelRef(tail))
-	g.Label(nextVector)
-	a := g.accumulators(1)
-	g.loadAll(a, g.acc)
-	g.foldVectors(a, g.index)
-	g.saveAll(a, g.acc)
-	g.advance(lanes)
-	g.CMPQ(g.n, Imm(uint64(lanes)))
-	g.JGE(LabelRef(nextVector))
-
-	g.Label(tail)
 	g.TESTQ(g.n, g.n)
 	g.JZ(LabelRef(done))
 	{
