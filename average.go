@@ -30,6 +30,8 @@ type Element interface {
 // The sum is taken in the order of the models and, like the division, in the accumulator format (see [Accumulation]);
 // the quotient is rounded once to T. For float64 the result has the bits of NumPy's mean over axis 0, but for two cases:
 // the mean of negative zeros alone is −0 here and 0 there, and NumPy adds models of a single element in another order.
+// The sum may overflow the accumulator where the mean would not: that of K models in bfloat16 or native float32 above
+// [math.MaxFloat32]/K, and in float64 above [math.MaxFloat64]/K. WeightedMean with weights of 1/K does not.
 //
 // All models must be as long as dst. dst may be one of them, exactly; models may share memory among themselves. The
 // error wraps [ErrNoModels], [ErrLength], [ErrOverlap] or [ErrOption]; dst is then as it was. Without [WithWorkers] the

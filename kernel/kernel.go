@@ -32,7 +32,7 @@
 //
 // The Wider form splits every product and every sum into its rounded value and its exact error and adds the errors to a
 // second float64: the result is as good as one computed with twice the precision and rounded once, as long as no product
-// underflows. Where the sum overflows or meets an infinity it is what the plain float64 sum would be.
+// underflows. Where the sum overflows or meets an infinity it is the float64 sum of the products, each rounded to float64.
 //
 // No function allocates, and none starts a goroutine. They run in chunks, so that a long call delays neither the garbage
 // collector nor the scheduler.
