@@ -11,13 +11,6 @@ import (
 	"github.com/modelavg/modelavg/weighting"
 )
 
-// A Float16 holds the 16 bits of an IEEE 754 binary16 number. A []uint16 of such bits, or a slice of another type with
-// the same representation, converts without a copy by unsafe.Slice.
-type Float16 uint16
-
-// A BFloat16 holds the 16 bits of a bfloat16 number: the upper half of a float32.
-type BFloat16 uint16
-
 // An Element is a type of numbers that models consist of.
 type Element interface {
 	float32 | float64 | Float16 | BFloat16

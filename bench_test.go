@@ -15,7 +15,7 @@ import (
 
 // The benchmarks are named so that benchstat can set one thing against another:
 //
-//	go test -run - -bench 'WeightedSum/dtype=float32/' -count 10 . | tee new.txt
+//	go test -run - -bench 'WeightedSum/dtype=float32$/' -count 10 . | tee new.txt
 //	benchstat -col /impl new.txt
 //
 // impl=loop is the plain Go loop, a pass over dst for every model, in the element type. Bytes are those of the models and

@@ -16,14 +16,15 @@
 // even. float64 is summed in float64, or in double-double with WithAccumulation(Wider). Models are added in the order
 // given. The result has the same bits on every processor, for any number of workers and wherever the slices lie in
 // memory; only the sign and payload of a NaN may differ. Averaging a float32 or 16-bit model with itself gives the same
-// model.
+// model, unless the sum of a [Mean] overflows.
 //
 // A model of weight zero is not read, so that its NaNs and infinities cannot reach the result.
 //
 // # Memory
 //
 // dst may be one of the models, to average in place; models may be the same slice or overlap one another. dst must not
-// overlap a model in any other way. On an error nothing has been written. Calls on one goroutine do not allocate.
+// overlap a model in any other way. On an error nothing has been written. Calls on one goroutine do not
+// allocate, but for the weights of ExponentialMean and for leaving out some of more than 64 models.
 //
 // # Workers
 //

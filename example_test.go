@@ -130,8 +130,8 @@ func ExampleBFloat16() {
 	if err := modelavg.Mean(mean, models); err != nil {
 		fmt.Println(err)
 	}
-	fmt.Printf("%#x\n", mean) // 1.5 and 2
-	// Output: [0x3fc0 0x4000]
+	fmt.Printf("%v %#x\n", mean, uint16(mean[0]))
+	// Output: [1.5 2] 0x3fc0
 }
 
 // 0x3c00 is 1 and 0x4000 is 2 in float16.
@@ -141,6 +141,6 @@ func ExampleFloat16() {
 	if err := modelavg.Mean(mean, models); err != nil {
 		fmt.Println(err)
 	}
-	fmt.Printf("%#x\n", mean) // 1.5 and 2
-	// Output: [0x3e00 0x4000]
+	fmt.Printf("%v %#x\n", mean, uint16(mean[0]))
+	// Output: [1.5 2] 0x3e00
 }

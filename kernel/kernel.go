@@ -7,15 +7,8 @@
 //
 // # The numeric contract
 //
-//  1. A sum is accumulated one format wider than its elements and rounded once, to nearest even, when it is stored:
-//
-//     function        element           accumulator
-//     …Float16        IEEE binary16     float32
-//     …BFloat16       bfloat16          float32
-//     …Float32        float32           float64
-//     …Float64        float64           float64
-//     …Float64Wider   float64           double-double: an unevaluated sum of two float64
-//     …Float32Native  float32           float32
+//  1. A sum is accumulated one format wider than its elements (the table below) and rounded once, to nearest even, when it
+//     is stored.
 //
 //  2. The order is the caller's: acc = w[0]·x[0], then acc = fma(w[k], x[k], acc) for k = 1, 2, …, where fma rounds once
 //     in the accumulator format. A float32 accumulator takes its weights rounded to float32. A mean has weights of one and
@@ -29,6 +22,16 @@
 //     refuses them.
 //
 //  5. Lengths may be anything from 0. A mismatch panics, and so does a call without models; nothing has been written then.
+//
+// The accumulators:
+//
+//	function        element           accumulator
+//	…Float16        IEEE binary16     float32
+//	…BFloat16       bfloat16          float32
+//	…Float32        float32           float64
+//	…Float64        float64           float64
+//	…Float64Wider   float64           double-double: an unevaluated sum of two float64
+//	…Float32Native  float32           float32
 //
 // The Wider form splits every product and every sum into its rounded value and its exact error and adds the errors to a
 // second float64: the result is as good as one computed with twice the precision and rounded once, as long as no product
