@@ -67,6 +67,11 @@ func targetMode(target string) (perm fs.FileMode, keep bool, err error) {
 	case err != nil:
 		return 0, false, err
 	case info.Mode()&fs.ModeSymlink != 0:
+		// The link is replaced, which is right for one to a file, or to nothing. One to a device or a pipe, such as
+		// /dev/stdout, was meant to be written to.
+		if info, err := os.Stat(target); err == nil {
+			return 0o666, false, checkRegular(target, info)
+		}
 		return 0o666, false, nil
 	}
 	if err := checkRegular(target, info); err != nil {

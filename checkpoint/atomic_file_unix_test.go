@@ -94,6 +94,15 @@ func TestNoRegularFile(t *testing.T) {
 	wantError(t, err, path, "pipe: is no regular file (p---------)")
 	_, err = Create(path, nil, nil)
 	wantError(t, err, path, "pipe: is no regular file (p---------)")
+	link := filepath.Join(filepath.Dir(path), "link")
+	if err := os.Symlink("pipe", link); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Create(link, nil, nil)
+	wantError(t, err, link, "link: is no regular file (p---------)")
+	if info, err := os.Lstat(link); err != nil || info.Mode()&fs.ModeSymlink == 0 {
+		t.Errorf("the link to the pipe is %v, %v", info, err)
+	}
 	_, err = Create("/dev/null", nil, nil)
 	if err == nil || !strings.HasPrefix(err.Error(), "/dev/null: is no regular file") {
 		t.Errorf("/dev/null: %v", err)

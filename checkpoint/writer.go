@@ -52,7 +52,8 @@ func WithoutSync() CreateOption {
 //
 // The new file has the permissions of the one it replaces, or those of any new file. A file that nobody may write,
 // going by its permissions, is not replaced. A symbolic link at path is replaced by the file; what it points to remains
-// as it is, since stores of model files keep them under the hash of their contents and link to them.
+// as it is, since stores of model files keep them under the hash of their contents and link to them. A link to a device,
+// a pipe or a directory is refused.
 //
 // Temporary files that killed runs have left for the same path are removed first, as [RemoveStale] does it.
 //
