@@ -75,7 +75,7 @@ func benchAll(b *testing.B, op benchOperation) {
 			}
 			for _, models := range benchModels {
 				for _, n := range benchLengths {
-					if (models+1)*n*dtype.size > benchLimit {
+					if int64(models+1)*int64(n)*int64(dtype.size) > benchLimit {
 						continue
 					}
 					if (impl == "loop" || impl == "generic") && n > 65536 && models != 8 {
@@ -120,7 +120,7 @@ func benchMemory[T any](k, n int) []T {
 			total += len(m)
 		}
 		benchArena[k] = nil
-		if total > benchLimit+benchLimit/8 { // left from models that were fewer and longer
+		if int64(total) > benchLimit+benchLimit/8 { // left from models that were fewer and longer
 			for i := k; i < len(benchArena); i++ {
 				benchArena[i] = nil
 			}

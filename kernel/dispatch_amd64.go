@@ -10,11 +10,11 @@ import (
 
 // weightedSumBlock runs weightedSumGeneric's loop on the implementation chosen for kind.
 func weightedSumBlock(kind implementation.Kind, dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int) {
-	if acc != nil && n < minimumWithAccumulators {
-		weightedSumGeneric(kind, dst, x, w, acc, n, models, offset, divisor, flags)
-		return
+	impl := implementation.Chosen[kind]
+	if acc != nil && n < vectorElements(kind, impl) {
+		impl = implementation.Generic
 	}
-	switch implementation.Chosen[kind] {
+	switch impl {
 	case implementation.AVX512:
 		switch kind {
 		case implementation.Float32:
@@ -52,11 +52,11 @@ func weightedSumBlock(kind implementation.Kind, dst, x, w, acc unsafe.Pointer, n
 
 // accumulateBlock runs accumulateGeneric's loop on the implementation chosen for kind.
 func accumulateBlock(kind implementation.Kind, acc, x, w unsafe.Pointer, n, models, offset int) {
-	if n < minimumWithAccumulators {
-		accumulateGeneric(kind, acc, x, w, n, models, offset)
-		return
+	impl := implementation.Chosen[kind]
+	if n < vectorElements(kind, impl) {
+		impl = implementation.Generic
 	}
-	switch implementation.Chosen[kind] {
+	switch impl {
 	case implementation.AVX512:
 		switch kind {
 		case implementation.Float32:

@@ -11,7 +11,8 @@ import (
 // for bit. A block of accumulators stays in the first-level cache while all models are folded into it, so that this too
 // is one pass over the models in memory.
 
-const genericBlock = 256
+// genericBlock is the accumulators in a block: few, since all are zeroed in every call.
+const genericBlock = 64
 
 // weightedSumGeneric is:
 //
