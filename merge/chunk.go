@@ -2,37 +2,56 @@ package merge
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 	"unsafe"
 
 	"github.com/modelavg/modelavg"
 	"github.com/modelavg/modelavg/checkpoint"
+	"github.com/modelavg/modelavg/internal/convert"
+	"github.com/modelavg/modelavg/kernel"
 )
 
-// A buffer holds the same chunk of all models, and views of it as elements.
+// A buffer holds the same chunk of all sources of a step and of the result, and views of them as elements.
 type buffer struct {
-	data [][]byte // one for each model
+	data [][]byte // one for each source
+	out  []byte
 
 	// The bytes of a chunk as elements, for the type that is being averaged. They are kept to be reused.
 	float64s  [][]float64
 	float32s  [][]float32
 	float16s  [][]modelavg.Float16
 	bfloat16s [][]modelavg.BFloat16
+
+	tile *tile // nil unless a step of the plan is mixed
 }
 
-// newBuffer allocates chunks of the size for so many models.
-func newBuffer(models, size int) *buffer {
+// newBuffer allocates chunks of the size for so many sources.
+func newBuffer(sources, size int, mixed bool) *buffer {
 	b := &buffer{
-		data:      make([][]byte, models),
-		float64s:  make([][]float64, models),
-		float32s:  make([][]float32, models),
-		float16s:  make([][]modelavg.Float16, models),
-		bfloat16s: make([][]modelavg.BFloat16, models),
+		data:      make([][]byte, sources),
+		out:       alignedBytes(size),
+		float64s:  make([][]float64, sources),
+		float32s:  make([][]float32, sources),
+		float16s:  make([][]modelavg.Float16, sources),
+		bfloat16s: make([][]modelavg.BFloat16, sources),
 	}
 	for i := range b.data {
 		b.data[i] = alignedBytes(size)
 	}
+	if mixed {
+		b.tile = new(tile)
+	}
 	return b
+}
+
+// bufferBytes returns how many bytes newBuffer allocates for chunks and tile.
+func bufferBytes(sources, size int, mixed bool) int64 {
+	n := int64(sources+1) * int64(size)
+	if mixed {
+		n += int64(unsafe.Sizeof(tile{}))
+	}
+	return n
 }
 
 // alignedBytes allocates n bytes that begin at a multiple of alignment. The cast to elements needs 8, the rest is speed.
@@ -42,37 +61,135 @@ func alignedBytes(n int) []byte {
 	return p[skip:][:n:n]
 }
 
-// average averages the first n bytes of all chunks, into the first, which it returns. Weights nil means the mean.
-func (b *buffer) average(dtype checkpoint.DType, n int, weights []float64) ([]byte, error) {
-	var err error
-	switch dtype {
-	case checkpoint.F64:
-		err = average(b.float64s, b.data, n, weights)
-	case checkpoint.F32:
-		err = average(b.float32s, b.data, n, weights)
-	case checkpoint.F16:
-		err = average(b.float16s, b.data, n, weights)
-	case checkpoint.BF16:
-		err = average(b.bfloat16s, b.data, n, weights)
+// average averages n elements of all sources of the step into b.out. The sources are in the byte order of the machine
+// afterwards.
+func (b *buffer) average(s *Step, n int) error {
+	for k := range s.Sources {
+		size := s.dtype(k).Bits() / 8
+		toNative(b.data[k][:n*size], size)
 	}
-	return b.data[0][:n], err
+	data := b.data[:len(s.Sources)]
+	var err error
+	switch {
+	case s.mixed():
+		b.tile.average(b.out, data, s, n)
+		return nil // which writes the byte order of files
+	case s.Tensor.DType == checkpoint.F64:
+		err = average(b.out, b.float64s, data, n, s.weights)
+	case s.Tensor.DType == checkpoint.F32:
+		err = average(b.out, b.float32s, data, n, s.weights)
+	case s.Tensor.DType == checkpoint.F16:
+		err = average(b.out, b.float16s, data, n, s.weights)
+	case s.Tensor.DType == checkpoint.BF16:
+		err = average(b.out, b.bfloat16s, data, n, s.weights)
+	}
+	toNative(b.out[:n*s.width], s.width)
+	return err
 }
 
-// average averages the first n bytes of all data, as elements of type T, into data[0].
-func average[T modelavg.Element](views [][]T, data [][]byte, n int, weights []float64) error {
-	size := int(unsafe.Sizeof(*new(T)))
+// average averages the first n elements, of type T, of all data into out. Weights nil means the mean.
+func average[T modelavg.Element](out []byte, views [][]T, data [][]byte, n int, weights []float64) error {
 	for k, p := range data {
-		toNative(p[:n], size)
-		views[k] = unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(p))), n/size)
+		views[k] = elements[T](p, n)
 	}
-	var err error
 	if weights == nil {
-		err = modelavg.Mean(views[0], views)
-	} else {
-		err = modelavg.WeightedSum(views[0], views, weights)
+		return modelavg.Mean(elements[T](out, n), views[:len(data)])
 	}
-	toNative(data[0][:n], size)
-	return err
+	return modelavg.WeightedSum(elements[T](out, n), views[:len(data)], weights)
+}
+
+// elements returns the first n elements of p, which is aligned.
+func elements[T any](p []byte, n int) []T {
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(p))), n)
+}
+
+// tileElements is how many elements are summed at a time where dtypes differ. The sums stay in the innermost caches.
+const tileElements = 4096
+
+// A tile is what is needed to sum elements of several dtypes.
+type tile struct {
+	sum64   [tileElements]float64
+	sum32   [tileElements]float32
+	float32 [tileElements]float32
+	float16 [tileElements]uint16
+}
+
+// average averages n elements of all data, which are in the byte order of the machine, into out, in that of files.
+func (t *tile) average(out []byte, data [][]byte, s *Step, n int) {
+	wide := isWide(s.Tensor.DType)
+	for k := range data {
+		wide = wide || isWide(s.dtype(k))
+	}
+	divisor := 1.0
+	if s.weights == nil {
+		divisor = float64(len(data))
+	}
+	size := s.Tensor.DType.Bits() / 8
+	for begin := 0; begin < n; begin += tileElements {
+		m := min(tileElements, n-begin)
+		dst := out[begin*size:][:m*size]
+		if wide {
+			sum := t.sum64[:m]
+			fill(sum, math.Copysign(0, -1)) // -0 + x is x, also where x is -0
+			for k, p := range data {
+				t.add64(sum, p, begin, s.dtype(k), weight(s, k))
+			}
+			convert.Round(dst, sum, divisor, s.Tensor.DType)
+			continue
+		}
+		sum := t.sum32[:m]
+		fill(sum, float32(math.Copysign(0, -1)))
+		for k, p := range data {
+			t.add32(sum, p, begin, s.dtype(k), weight(s, k))
+		}
+		convert.Round(dst, sum, float32(divisor), s.Tensor.DType)
+	}
+}
+
+// isWide reports whether tensors of the dtype are summed in float64.
+func isWide(d checkpoint.DType) bool { return d == checkpoint.F64 || d == checkpoint.F32 }
+
+// weight returns the factor of source k.
+func weight(s *Step, k int) float64 {
+	if s.weights == nil {
+		return 1
+	}
+	return s.weights[k]
+}
+
+func fill[T any](p []T, x T) {
+	for i := range p {
+		p[i] = x
+	}
+}
+
+// add64 adds w times the elements of p from index begin on to the sum.
+func (t *tile) add64(sum []float64, p []byte, begin int, d checkpoint.DType, w float64) {
+	switch n := begin + len(sum); d {
+	case checkpoint.F64:
+		kernel.AccumulateFloat64(sum, elements[float64](p, n)[begin:], w)
+	case checkpoint.F32:
+		kernel.AccumulateFloat32(sum, elements[float32](p, n)[begin:], w)
+	default: // widened to float32, which is exact
+		x := t.float32[:len(sum)]
+		fill(x, float32(math.Copysign(0, -1)))
+		t.add32(x, p, begin, d, 1)
+		kernel.AccumulateFloat32(sum, x, w)
+	}
+}
+
+// add32 adds w times the elements of p from index begin on to the sum. They are of 16 bits or less.
+func (t *tile) add32(sum []float32, p []byte, begin int, d checkpoint.DType, w float64) {
+	switch n := begin + len(sum); d {
+	case checkpoint.F16:
+		kernel.AccumulateFloat16(sum, elements[uint16](p, n)[begin:], w)
+	case checkpoint.BF16:
+		kernel.AccumulateBFloat16(sum, elements[uint16](p, n)[begin:], w)
+	default:
+		x := t.float16[:len(sum)]
+		convert.Float16From8(x, p[begin:n], d)
+		kernel.AccumulateFloat16(sum, x, w)
+	}
 }
 
 // littleEndian says that the machine keeps numbers as the files do.

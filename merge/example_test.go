@@ -65,7 +65,7 @@ func ExampleMean() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(report.Averaged, report.Copied, report.BytesRead, report.BytesWritten)
+	fmt.Println(report.Averaged, report.Integers, report.BytesRead, report.BytesWritten)
 
 	m, err := checkpoint.Open(out)
 	if err != nil {
@@ -104,7 +104,7 @@ func ExampleWeightedMean() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Print(strings.ReplaceAll(plan.String(), dir+string(filepath.Separator), ""))
+	fmt.Print(strings.ReplaceAll(plan.Summary(), dir+string(filepath.Separator), ""))
 
 	_, err = merge.WeightedMean(models, []float64{0.5, 0.5})
 	fmt.Println(err)
@@ -113,7 +113,8 @@ func ExampleWeightedMean() {
 	// weight 0.25        a
 	// weight 0.75        b
 	// weight 0           c (not read)
+	// integers last, keys strict, non-finite propagate, overflow inf, dtype as in the first model
 	// 1 tensor averaged, 1 copied from b: steps
-	// reads 40 B, writes 24 B, with 128 B of buffers (1 worker, chunks of 64 B)
+	// reads 40 B, writes 24 B, with 192 B of buffers (1 worker, chunks of 64 B)
 	// weighting: wrong number of weights: got 2 weights for 3 models, want one per model
 }

@@ -30,14 +30,14 @@ func TestReverse(t *testing.T) {
 func TestAverageOtherByteOrder(t *testing.T) {
 	defer func(was bool) { littleEndian = was }(littleEndian)
 	littleEndian = !littleEndian
-	b := newBuffer(2, 64)
+	b := newBuffer(2, 64, false)
+	s := &Step{Tensor: checkpoint.Tensor{DType: checkpoint.F32}, Action: Average, Sources: []int{0, 1}, width: 4}
 	binary.BigEndian.PutUint32(b.data[0], 0x3f800000) // 1
 	binary.BigEndian.PutUint32(b.data[1], 0x40400000) // 3
-	got, err := b.average(checkpoint.F32, 4, nil)
-	if err != nil {
+	if err := b.average(s, 1); err != nil {
 		t.Fatal(err)
 	}
-	if x := binary.BigEndian.Uint32(got); x != 0x40000000 {
+	if x := binary.BigEndian.Uint32(b.out); x != 0x40000000 {
 		t.Errorf("got %#x, want %#x", x, 0x40000000)
 	}
 }

@@ -3,33 +3,41 @@
 // A [Plan] is made first, from the headers alone: which tensors the result has, what happens to each, which files are
 // read and with what weight, how many bytes move and how much memory the buffers take. It can be printed and tested
 // before a byte of tensor data is read. [Plan.Run] then writes the result, in chunks below the tensor, so that the
-// memory does not grow with the models.
+// memory does not grow with the models, and returns a [Report].
 //
 // # What happens to a tensor
 //
-// Its dtype decides. F64, F32, F16 and BF16 are averaged: in the accumulator format of package modelavg, rounded once
-// to the same dtype, so that a tensor of a file gets the bits that [modelavg.Mean] or [modelavg.WeightedMean] give for
-// the same slices. Integers and BOOL are counters, positions and masks, of which an average is not a meaningful value
-// of the type: they are copied from the last model that is read, and the plan and the report name them. Every other
-// dtype is refused by name.
+// Its dtype decides. F64, F32, F16, BF16, F8_E4M3 and F8_E5M2 are averaged. Integers and BOOL are counters, positions
+// and masks, of which an average is not a meaningful value of the type: they follow the [IntegerPolicy], and the plan
+// and the report name them. Every other dtype is refused by name.
 //
-// All models must have the same tensors, of equal dtype and shape; a [DifferenceError] names everything in which they
-// differ. The result has the metadata of the first model.
+// All models must have the same tensors, of equal shape, unless the [KeyPolicy] allows more; a [DifferenceError] names
+// everything in which they differ. The dtype of a tensor that is averaged may differ. The result has the metadata of the
+// first model.
+//
+// # Precision
+//
+// A tensor that has the same dtype in all models and in the result, one of F64, F32, F16 and BF16, gets the bits that
+// [modelavg.Mean] or [modelavg.WeightedMean] give for the same slices. In all other cases the models are summed in
+// their order, by fused multiply-adds, in float64 if F64 or F32 is among the dtypes of models and result, in float32
+// otherwise; a mean is divided by the number of models in that format; and the sum is rounded once to the dtype of the
+// result, to nearest even. No element is rounded to a format in between.
 //
 // # Zero weights
 //
 // A model of weight zero has no part in the result: its header is compared with the others, which finds a file given
-// by mistake, but its data is never read, so that no NaN in it can leak. It is not the source of copied tensors either.
+// by mistake, but its data is never read, so that no NaN in it can leak. It is not the source of integers either.
 package merge
 
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
-	"strings"
 
 	"github.com/modelavg/modelavg/checkpoint"
+	"github.com/modelavg/modelavg/internal/convert"
 	"github.com/modelavg/modelavg/weighting"
 )
 
@@ -38,17 +46,22 @@ type Action uint8
 
 // The actions.
 const (
-	Average  Action = iota + 1 // the average of all models that are read
-	CopyLast                   // the bytes of the last model that is read
+	Average   Action = iota + 1 // the average of its sources
+	CopyLast                    // the bytes of the last source
+	CopyFirst                   // the bytes of the first source
+	CopyEqual                   // the bytes of all sources, which must be the same
+	Max                         // the maximum of its sources
+	Sum                         // the sum of its sources
 )
 
-// String returns "average" or "copy-last".
+var actionNames = map[Action]string{
+	Average: "average", CopyLast: "copy-last", CopyFirst: "copy-first", CopyEqual: "copy-equal", Max: "max", Sum: "sum",
+}
+
+// String returns the name of the action: "average", "copy-last", "copy-first", "copy-equal", "max" or "sum".
 func (a Action) String() string {
-	switch a {
-	case Average:
-		return "average"
-	case CopyLast:
-		return "copy-last"
+	if name, ok := actionNames[a]; ok {
+		return name
 	}
 	return fmt.Sprintf("Action(%d)", uint8(a))
 }
@@ -56,23 +69,55 @@ func (a Action) String() string {
 // A Source is one model of a plan.
 type Source struct {
 	Path   string
-	Weight float64 // its share in the result; zero: the data is not read
+	Weight float64 // its share in the result where no tensor weights and no missing tensors change it
 	Bytes  int64   // bytes of tensor data that are read from it
 }
 
-// A Step is one tensor of the result.
+// read reports whether any data is read from the source, or would be if it had any.
+func (s *Source) read() bool { return s.Weight != 0 || s.Bytes != 0 }
+
+// A Step is one tensor of the result. The slices are shared between steps and must not be changed.
 type Step struct {
-	Tensor checkpoint.Tensor
-	Action Action
-	Bytes  int64 // size of the tensor's data
+	Tensor  checkpoint.Tensor // as it is written
+	Action  Action
+	Sources []int              // the models that are read for it: ascending indices of Plan.Sources
+	Weights []float64          // the effective weight of each of them; nil unless averaged
+	DTypes  []checkpoint.DType // the dtype in each of them; nil if it is that of Tensor in all
+	Bytes   int64              // size of the data that is written
+
+	elements int64
+	width    int       // bytes of an element, in the widest of its dtypes
+	weights  []float64 // as Weights, to calculate with; nil for a mean
+}
+
+// dtype returns the dtype in source i of the step.
+func (s *Step) dtype(i int) checkpoint.DType {
+	if s.DTypes == nil {
+		return s.Tensor.DType
+	}
+	return s.DTypes[i]
+}
+
+// mixed reports whether the step is an average for which package modelavg has no function.
+func (s *Step) mixed() bool {
+	return s.Action == Average && (s.DTypes != nil || !s.Tensor.DType.IsFloat())
+}
+
+// An Omission is a tensor of a model that the result does not have.
+type Omission struct {
+	Tensor string
+	Reason string // "excluded", "not in all models" or "in no model that is read"
 }
 
 // A Plan describes a merge completely. [Mean] and [WeightedMean] make it; it refers to the opened models, which have to
 // stay open until [Plan.Run] returns. Its fields are for reading.
 type Plan struct {
-	Rule         string   // "mean" or "weighted mean"
-	Sources      []Source // in the order given
-	Steps        []Step   // in the order of the result file: by dtype, widest alignment first, then by name
+	Rule         string // "mean" or "weighted mean"
+	Policies     Policies
+	Sources      []Source     // in the order given
+	Steps        []Step       // in the order of the result file: by dtype, widest alignment first, then by name
+	Omissions    []Omission   // sorted by name
+	Differences  []Difference // between the models, that the policies allow; model by model
 	Metadata     map[string]string
 	BytesRead    int64 // tensor data read from all sources
 	BytesWritten int64 // tensor data written
@@ -80,33 +125,16 @@ type Plan struct {
 	ChunkBytes   int   // bytes of one tensor that a worker reads from one model at a time
 	Memory       int64 // bytes of all buffers while the plan runs
 
-	opened  []*checkpoint.Model // all models
-	models  []*checkpoint.Model // those that are read, in order
-	weights []float64           // theirs; nil for a mean
+	models []*checkpoint.Model
+	create []checkpoint.CreateOption
 }
-
-// An Option changes how a plan is run. No option changes a byte of the result.
-type Option func(*options)
-
-type options struct {
-	workers    int
-	chunkBytes int
-}
-
-// WithWorkers sets how many goroutines read, average and write. Zero or less, the default, means GOMAXPROCS. A plan
-// uses no more than it has chunks.
-func WithWorkers(n int) Option { return func(o *options) { o.workers = n } }
-
-// WithChunkBytes sets how many bytes of a tensor are read from one model at a time; it is rounded up to a multiple of
-// 64. Zero or less, the default, means 1 MiB for up to 8 models and less for more, at least 64 KiB, so that the chunks
-// of all models together stay in the cache. The buffers of a run take this times the models that are read times the
-// workers.
-func WithChunkBytes(n int) Option { return func(o *options) { o.chunkBytes = n } }
 
 // Mean plans the arithmetic mean of the models: the sum of all, divided by their number, as [modelavg.Mean] does it.
 //
-// The error is a [DifferenceError] when the models differ in their tensors, an [UnsupportedError] when they have a
-// tensor that can be neither averaged nor copied, and wraps [weighting.ErrNoModels] when there are none.
+// The error is a [DifferenceError] when the models differ in a way that the policies do not allow, an
+// [UnsupportedError] when they have a tensor that can be neither averaged nor copied, a [PatternError] for a pattern
+// that matches nothing, and wraps [weighting.ErrNoModels] when there are none and [modelavg.ErrOption] for an unknown
+// policy.
 func Mean(models []*checkpoint.Model, opts ...Option) (*Plan, error) {
 	shares, err := weighting.Uniform(len(models))
 	if err != nil {
@@ -124,50 +152,112 @@ func WeightedMean(models []*checkpoint.Model, weights []float64, opts ...Option)
 	if err := weighting.Check(weights, len(models)); err != nil {
 		return nil, err
 	}
-	return newPlan("weighted mean", models, weights, weights, opts)
+	return newPlan("weighted mean", models, weights, slices.Clone(weights), opts)
 }
 
 // newPlan makes the plan; shares are the weights to show, weights those to calculate with, nil for a mean.
 func newPlan(rule string, models []*checkpoint.Model, shares, weights []float64, opts []Option) (*Plan, error) {
-	var o options
-	for _, opt := range opts {
-		opt(&o)
-	}
-	if err := compare(models); err != nil {
+	o, err := gather(len(models), opts)
+	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Rule: rule, Metadata: models[0].Metadata(), opened: slices.Clone(models)}
-	if err := p.addSteps(models[0]); err != nil {
-		return nil, err
+	p := &Plan{
+		Rule: rule, Policies: o.policies, Metadata: models[0].Metadata(), models: slices.Clone(models), create: o.create,
+	}
+	if o.metadata != nil {
+		if p.Metadata == nil {
+			p.Metadata = make(map[string]string)
+		}
+		maps.Copy(p.Metadata, o.metadata)
 	}
 	for i, m := range models {
 		p.Sources = append(p.Sources, Source{Path: m.Path(), Weight: shares[i]})
-		if shares[i] == 0 {
-			continue
-		}
-		p.models = append(p.models, m)
-		if weights != nil {
-			p.weights = append(p.weights, weights[i])
-		}
 	}
+	c, err := p.compare(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.addSteps(c, o, weights); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(p.Omissions, func(a, b Omission) int { return cmp.Compare(a.Tensor, b.Tensor) })
 	p.count()
 	p.size(o)
 	return p, nil
 }
 
-// addSteps decides the action for every tensor of the model.
-func (p *Plan) addSteps(m *checkpoint.Model) error {
-	var refused []checkpoint.Tensor
-	for _, t := range m.Tensors() {
-		action, ok := actionFor(t.DType)
+// compare compares the models and notes what is excluded.
+func (p *Plan) compare(o *options) (*comparison, error) {
+	include, exclude := newMatcher("include", o.include), newMatcher("exclude", o.exclude)
+	kept := make(map[string]bool)
+	c, err := compare(p.models, o.policies.Keys, func(name string) bool {
+		keep, ok := kept[name]
 		if !ok {
-			refused = append(refused, t)
+			included, excluded := include.first(name) >= 0, exclude.first(name) >= 0
+			keep = (included || len(o.include) == 0) && !excluded
+			kept[name] = keep
+			if !keep {
+				p.Omissions = append(p.Omissions, Omission{name, "excluded"})
+			}
+		}
+		return keep
+	})
+	for _, m := range []*matcher{include, exclude} {
+		if unused := m.unused(); unused != nil {
+			return nil, unused
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.Differences = c.allowed
+	return c, nil
+}
+
+// addSteps decides what happens to every tensor.
+func (p *Plan) addSteps(c *comparison, o *options, weights []float64) error {
+	patterns := newMatcher("tensor weights", nil)
+	for _, r := range o.rules {
+		patterns.patterns = append(patterns.patterns, r.pattern)
+	}
+	patterns.used = make([]bool, len(patterns.patterns))
+	groups := &groups{weights: weights, rules: o.rules, made: make(map[string]*group)}
+
+	var refused []checkpoint.Tensor
+	for i := range c.candidates {
+		cand := &c.candidates[i]
+		name := cand.tensor.Name
+		if o.policies.Keys == KeysIntersection && !cand.complete() {
+			p.Omissions = append(p.Omissions, Omission{name, "not in all models"})
 			continue
 		}
-		p.Steps = append(p.Steps, Step{Tensor: t, Action: action, Bytes: t.Bytes()})
+		if d := cand.tensor.DType; !convert.IsFloat(d) && !d.IsInteger() {
+			refused = append(refused, cand.tensor)
+			continue
+		}
+		g, err := groups.of(cand, patterns.first(name))
+		if err != nil {
+			return err
+		}
+		if g == nil {
+			p.Omissions = append(p.Omissions, Omission{name, "in no model that is read"})
+			continue
+		}
+		s, err := p.newStep(cand, g)
+		if err != nil {
+			return err
+		}
+		p.Steps = append(p.Steps, s)
 	}
 	if refused != nil {
-		return &UnsupportedError{Path: m.Path(), Tensors: refused}
+		i := slices.IndexFunc(p.models, func(m *checkpoint.Model) bool {
+			_, ok := m.Tensor(refused[0].Name)
+			return ok
+		})
+		return &UnsupportedError{Path: p.models[i].Path(), Tensors: refused}
+	}
+	if err := patterns.unused(); err != nil {
+		return err
 	}
 	// The order of the result file, which is also that of most inputs: all files are read and written from front to
 	// back.
@@ -177,38 +267,56 @@ func (p *Plan) addSteps(m *checkpoint.Model) error {
 	return nil
 }
 
-// actionFor returns what is done with tensors of the dtype, and whether anything can be.
-func actionFor(d checkpoint.DType) (Action, bool) {
-	switch {
-	case d.IsFloat():
-		return Average, true
-	case d.IsInteger():
-		return CopyLast, true
+// newStep makes the step of a tensor that comes from the models of the group.
+func (p *Plan) newStep(c *candidate, g *group) (Step, error) {
+	s := Step{Tensor: c.tensor, Action: Average, Sources: g.sources, Weights: g.shares, weights: g.weights}
+	if s.Tensor.DType.IsInteger() {
+		s.Weights, s.weights = nil, nil
+		switch p.Policies.Integers {
+		case IntegersLast:
+			s.Action, s.Sources = CopyLast, g.sources[len(g.sources)-1:]
+		case IntegersFirst:
+			s.Action, s.Sources = CopyFirst, g.sources[:1]
+		case IntegersMax:
+			s.Action = Max
+		case IntegersSum:
+			s.Action = Sum
+		case IntegersError:
+			s.Action = CopyEqual
+		}
+	} else if p.Policies.DType != 0 {
+		s.Tensor.DType = p.Policies.DType
 	}
-	return 0, false
+	s.elements, s.Bytes = s.Tensor.Elements(), s.Tensor.Bytes()
+	if s.Bytes < 0 {
+		return s, fmt.Errorf("tensor %q: %v: the result would be too large", s.Tensor.Name, s.Tensor.Validate())
+	}
+	bits := s.Tensor.DType.Bits()
+	for i, k := range s.Sources {
+		d := c.dtypes[k]
+		if d != s.Tensor.DType && s.DTypes == nil {
+			s.DTypes = slices.Repeat([]checkpoint.DType{s.Tensor.DType}, len(s.Sources))
+		}
+		if s.DTypes != nil {
+			s.DTypes[i] = d
+		}
+		bits = max(bits, d.Bits())
+	}
+	s.width = bits / 8
+	return s, nil
 }
 
 // count sums the bytes that the steps move.
 func (p *Plan) count() {
-	last := p.lastRead()
-	for _, s := range p.Steps {
+	for i := range p.Steps {
+		s := &p.Steps[i]
 		p.BytesWritten += s.Bytes
-		for i := range p.Sources {
-			if s.Action == Average && p.Sources[i].Weight != 0 || s.Action == CopyLast && i == last {
-				p.Sources[i].Bytes += s.Bytes
-				p.BytesRead += s.Bytes
-			}
+		for i, k := range s.Sources {
+			n := s.elements * int64(s.dtype(i).Bits()/8)
+			p.Sources[k].Bytes += n
+			p.BytesRead += n
 		}
 	}
-}
-
-// lastRead returns the index of the last source with a weight.
-func (p *Plan) lastRead() int {
-	i := len(p.Sources) - 1
-	for p.Sources[i].Weight == 0 {
-		i--
-	}
-	return i
 }
 
 // The chunk of one model, and of all models together. Reads of 1 MiB reach the full speed of the page cache; a few MiB
@@ -222,14 +330,18 @@ const (
 )
 
 // size fixes chunk, workers and memory.
-func (p *Plan) size(o options) {
+func (p *Plan) size(o *options) {
+	var largest int64 // bytes of one tensor in one model
+	sources, mixed := 1, false
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		largest = max(largest, s.elements*int64(s.width))
+		sources = max(sources, len(s.Sources))
+		mixed = mixed || s.mixed()
+	}
 	chunk := o.chunkBytes
 	if chunk <= 0 {
-		chunk = min(max(allChunkBytes/len(p.models)&^(pageBytes-1), minChunkBytes), maxChunkBytes)
-	}
-	var largest int64
-	for _, s := range p.Steps {
-		largest = max(largest, s.Bytes)
+		chunk = min(max(allChunkBytes/sources&^(pageBytes-1), minChunkBytes), maxChunkBytes)
 	}
 	// No buffer is larger than the largest tensor.
 	p.ChunkBytes = roundUp(int(min(int64(chunk), max(largest, 1))))
@@ -239,54 +351,36 @@ func (p *Plan) size(o options) {
 		workers = runtime.GOMAXPROCS(0)
 	}
 	var chunks int64
-	for _, s := range p.Steps {
-		chunks += p.chunks(s)
+	for i := range p.Steps {
+		chunks += p.chunks(&p.Steps[i])
 	}
 	p.Workers = int(min(int64(workers), max(chunks, 1)))
-	p.Memory = int64(p.Workers) * int64(len(p.models)) * int64(p.ChunkBytes)
+	p.Memory = int64(p.Workers) * bufferBytes(sources, p.ChunkBytes, mixed)
 }
 
 // roundUp returns the next multiple of alignment.
 func roundUp(n int) int { return (n + alignment - 1) &^ (alignment - 1) }
 
+// perChunk returns how many elements of the step a chunk has.
+func (p *Plan) perChunk(s *Step) int64 { return int64(p.ChunkBytes / s.width) }
+
 // chunks returns in how many chunks the step is done.
-func (p *Plan) chunks(s Step) int64 {
-	return (s.Bytes + int64(p.ChunkBytes) - 1) / int64(p.ChunkBytes)
+func (p *Plan) chunks(s *Step) int64 {
+	n := p.perChunk(s)
+	return (s.elements + n - 1) / n
 }
 
-// names returns the names of the tensors with this action, sorted.
-func (p *Plan) names(a Action) []string {
+// names returns the names of the tensors with one of the actions, sorted.
+func (p *Plan) names(actions ...Action) []string {
 	var names []string
-	for _, s := range p.Steps {
-		if s.Action == a {
-			names = append(names, s.Tensor.Name)
+	for i := range p.Steps {
+		if slices.Contains(actions, p.Steps[i].Action) {
+			names = append(names, p.Steps[i].Tensor.Name)
 		}
 	}
 	slices.Sort(names)
 	return names
 }
 
-// Weights returns the effective weights for people: one line for each source, its weight and its path.
-func (p *Plan) Weights() string {
-	var b strings.Builder
-	for _, s := range p.Sources {
-		fmt.Fprintf(&b, "weight %-11.6g %s", s.Weight, s.Path)
-		if s.Weight == 0 {
-			b.WriteString(" (not read)")
-		}
-		b.WriteByte('\n')
-	}
-	return b.String()
-}
-
-// String returns the plan for people: the rule, the effective weights, what happens to how many tensors, the bytes that
-// move and the memory that it takes, in several lines.
-func (p *Plan) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s of %s\n%s", p.Rule, plural(len(p.Sources), "model"), p.Weights())
-	b.WriteString(tensorCounts(len(p.names(Average)), p.names(CopyLast), p.Sources[p.lastRead()].Path))
-	fmt.Fprintf(&b, "\nreads %s, writes %s, with %s of buffers (%s, chunks of %s)\n",
-		formatBytes(p.BytesRead), formatBytes(p.BytesWritten), formatBytes(p.Memory),
-		plural(p.Workers, "worker"), formatBytes(int64(p.ChunkBytes)))
-	return b.String()
-}
+// MarshalText returns the name of the action, as String does.
+func (a Action) MarshalText() ([]byte, error) { return []byte(a.String()), nil }

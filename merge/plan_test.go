@@ -38,8 +38,8 @@ func TestPlan(t *testing.T) {
 	if p.BytesRead != 3*2060+8 || p.BytesWritten != 2068 {
 		t.Errorf("reads %d, writes %d; want %d, %d", p.BytesRead, p.BytesWritten, 3*2060+8, 2068)
 	}
-	if p.ChunkBytes != 256 || p.Workers != 2 || p.Memory != 2*3*256 {
-		t.Errorf("chunks of %d, %d workers, memory %d; want 256, 2, %d", p.ChunkBytes, p.Workers, p.Memory, 2*3*256)
+	if p.ChunkBytes != 256 || p.Workers != 2 || p.Memory != 2*4*256 {
+		t.Errorf("chunks of %d, %d workers, memory %d; want 256, 2, %d", p.ChunkBytes, p.Workers, p.Memory, 2*4*256)
 	}
 	// One chunk for each of four tensors and eight for the fifth.
 	if q := plan(t, nil, models, merge.WithWorkers(100), merge.WithChunkBytes(200)); q.Workers != 12 {
@@ -52,12 +52,18 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	text := strings.ReplaceAll(plan(t, []float64{0.25, 0.75, 0}, models, merge.WithWorkers(2)).String(), dir+"/", "")
-	if want := `weighted mean of 3 models
+	if want := `copy-last  I64   []       8 B   steps
+average    F64   [2]      16 B  wide
+average    F32   [1]      4 B   also
+average    F32   [10]     40 B  bias
+average    BF16  [4 250]  2 kB  half
+weighted mean of 3 models
 weight 0.25        a
 weight 0.75        b
 weight 0           c (not read)
+integers last, keys strict, non-finite propagate, overflow inf, dtype as in the first model
 4 tensors averaged, 1 copied from b: steps
-reads 4.13 kB, writes 2.07 kB, with 8.19 kB of buffers (2 workers, chunks of 2.05 kB)
+reads 4.13 kB, writes 2.07 kB, with 12.3 kB of buffers (2 workers, chunks of 2.05 kB)
 `; text != want {
 		t.Errorf("plan\n%s\nwant\n%s", text, want)
 	}
@@ -72,11 +78,11 @@ func TestPlanMemory(t *testing.T) {
 		models, workers int
 		want            int64
 	}{
-		{1, 1, 1 << 20},
-		{8, 2, 2 * 8 << 20},
-		{16, 2, 2 * 16 << 19},
-		{100, 1, 100 * 80 << 10},
-		{1000, 1, 1000 * 64 << 10},
+		{1, 1, 2 << 20},
+		{8, 2, 2 * 9 << 20},
+		{16, 2, 2 * 17 << 19},
+		{100, 1, 101 * 80 << 10},
+		{1000, 1, 1001 * 64 << 10},
 	} {
 		for _, path := range []string{small, large} {
 			model := open(t, path)[0]
@@ -112,8 +118,12 @@ func TestDifferences(t *testing.T) {
 			`models differ from a; b: tensor "y" has shape [2 1], want [2]`,
 		},
 		{
-			[]tensor{float32s("x", 1), {"y", "F16", []int64{2}, []byte{0, 0, 0, 0}}, float32s("z", 1)},
-			`models differ from a; b: tensor "y" has dtype F16, want F32`,
+			[]tensor{float32s("x", 1), {"y", "I32", []int64{2}, make([]byte, 8)}, float32s("z", 1)},
+			`models differ from a; b: tensor "y" has dtype I32, want F32`,
+		},
+		{
+			[]tensor{float32s("x", 1), {"y", "C64", []int64{2}, make([]byte, 16)}, float32s("z", 1)},
+			`models differ from a; b: tensor "y" has dtype C64, want F32`,
 		},
 		{
 			[]tensor{float32s("w", 1), int64s("y", 1, 2, 3), float32s("v", 1)},
@@ -161,7 +171,7 @@ func TestDifferences(t *testing.T) {
 func TestUnsupported(t *testing.T) {
 	dir := t.TempDir()
 	for _, dtype := range []string{
-		"F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64",
+		"F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64",
 	} {
 		a := writeModel(t, filepath.Join(dir, "a"), nil, float32s("x", 1), tensor{"y", dtype, []int64{4}, nil},
 			tensor{"z", dtype, []int64{0}, []byte{}})
@@ -172,7 +182,7 @@ func TestUnsupported(t *testing.T) {
 			continue
 		}
 		want := fmt.Sprintf(`%s: cannot average tensor "y" of dtype %s, "z" of dtype %[2]s`+
-			` (F64, F32, F16 and BF16 are averaged, integers and BOOL copied)`, a, dtype)
+			` (F64, F32, F16, BF16, F8_E4M3 and F8_E5M2 are averaged, integers and BOOL follow the integer policy)`, a, dtype)
 		if err.Error() != want {
 			t.Errorf("error\n%s\nwant\n%s", err, want)
 		}

@@ -29,31 +29,37 @@ var formats = map[string]format{
 		func(x float64) uint64 { return uint64(math.Float32bits(float32(x))) },
 		toFloat64, func(w float64) float64 { return w },
 	},
-	"F16":  half(5, 10),
-	"BF16": half(8, 7),
+	"F16":     narrow(2, 5, 10, 0x7c00, true),
+	"BF16":    narrow(2, 8, 7, 0x7f80, true),
+	"F8_E5M2": narrow(1, 5, 2, 0x7c, true),
+	"F8_E4M3": narrow(1, 4, 3, 0x7f, false),
 }
 
 func toFloat64(x *big.Float) float64 { y, _ := x.Float64(); return y }
 func toFloat32(x *big.Float) float64 { y, _ := x.Float32(); return float64(y) }
 
-// half returns a 16-bit format. It rounds by looking for the nearest of all values.
-func half(exponent, fraction int) format {
-	inf := (1<<exponent - 1) << fraction
-	decode := func(b uint64) float64 {
-		e, f := int(b)>>fraction&(1<<exponent-1), int(b)&(1<<fraction-1)
+// narrow returns a format of 8 or 16 bits, of which end is the first pattern that is no finite number: infinity, if the
+// format has one. It rounds by looking for the nearest of all values.
+func narrow(size, exponent, fraction, end int, hasInf bool) format {
+	signBit := uint64(1) << (8*size - 1)
+	// number is the value of a pattern without sign, as if all exponents were those of numbers.
+	number := func(b int) float64 {
+		e, f := b>>fraction, b&(1<<fraction-1)
 		bias := 1<<(exponent-1) - 1
-		var x float64
-		switch {
-		case e == 0:
-			x = math.Ldexp(float64(f), 1-bias-fraction)
-		case e < 1<<exponent-1:
-			x = math.Ldexp(float64(f+1<<fraction), e-bias-fraction)
-		case f == 0:
+		if e == 0 {
+			return math.Ldexp(float64(f), 1-bias-fraction)
+		}
+		return math.Ldexp(float64(f+1<<fraction), e-bias-fraction)
+	}
+	decode := func(b uint64) float64 {
+		x := number(int(b &^ signBit))
+		switch magnitude := int(b &^ signBit); {
+		case magnitude == end && hasInf:
 			x = math.Inf(1)
-		default:
+		case magnitude >= end:
 			x = math.NaN()
 		}
-		if b>>15 == 1 {
+		if b&signBit != 0 {
 			x = -x
 		}
 		return x
@@ -61,29 +67,23 @@ func half(exponent, fraction int) format {
 	encode := func(x float64) uint64 {
 		var sign uint64
 		if math.Signbit(x) {
-			sign, x = 1<<15, -x
+			sign, x = signBit, -x
 		}
 		if math.IsNaN(x) {
-			return uint64(inf) | 1
+			return sign | (signBit - 1)
 		}
-		// above is the least pattern whose value is not below x; infinity stands for the next power of two.
-		value := func(b int) float64 {
-			if b == inf {
-				return 2 * decode(uint64(inf-1<<fraction))
-			}
-			return decode(uint64(b))
-		}
-		above := sort.Search(inf, func(b int) bool { return value(b) >= x })
-		if above == 0 || value(above) == x {
+		// above is the least pattern whose value is not below x; the last stands for all that is too large.
+		above := sort.Search(end, func(b int) bool { return number(b) >= x })
+		if above == 0 || number(above) <= x {
 			return sign | uint64(above)
 		}
-		down, up := x-value(above-1), value(above)-x
+		down, up := x-number(above-1), number(above)-x
 		if down < up || down == up && above%2 == 1 {
 			above--
 		}
 		return sign | uint64(above)
 	}
-	return format{2, decode, encode, toFloat32, func(w float64) float64 { return float64(float32(w)) }}
+	return format{size, decode, encode, toFloat32, func(w float64) float64 { return float64(float32(w)) }}
 }
 
 // exact returns x in a precision that holds every sum of products of the tests.
@@ -93,28 +93,45 @@ func exact(x float64) *big.Float {
 
 // reference averages finite data, element by element; weights nil means the mean.
 func reference(dtype string, models [][]byte, weights []float64) []byte {
-	f := formats[dtype]
-	out := make([]byte, len(models[0]))
-	for i := 0; i < len(out); i += f.size {
+	dtypes := make([]string, len(models))
+	for k := range dtypes {
+		dtypes[k] = dtype
+	}
+	return mixedReference(dtype, dtypes, models, weights)
+}
+
+// mixedReference averages finite data of several dtypes into data of the dtype to.
+func mixedReference(to string, dtypes []string, models [][]byte, weights []float64) []byte {
+	widest := formats[to]
+	for _, d := range dtypes {
+		if f := formats[d]; f.size > widest.size {
+			widest = f
+		}
+	}
+	n := len(models[0]) / formats[dtypes[0]].size
+	size := formats[to].size
+	out := make([]byte, n*size)
+	for i := range n {
 		acc := exact(0)
 		for k, m := range models {
 			w := 1.0
 			if weights != nil {
-				w = f.weight(weights[k])
+				w = widest.weight(weights[k])
 			}
-			product := exact(0).Mul(exact(w), exact(f.decode(bitsAt(m[i:], f.size))))
+			f := formats[dtypes[k]]
+			product := exact(0).Mul(exact(w), exact(f.decode(bitsAt(m[i*f.size:], f.size))))
 			if k > 0 { // the first product stands alone, so that -0 stays
 				product.Add(product, acc)
 			}
-			acc = exact(f.accum(product))
+			acc = exact(widest.accum(product))
 		}
 		if weights == nil {
-			acc = exact(f.accum(exact(0).Quo(acc, exact(float64(len(models))))))
+			acc = exact(widest.accum(exact(0).Quo(acc, exact(float64(len(models))))))
 		}
 		result, _ := acc.Float64()
 		var p [8]byte
-		binary.LittleEndian.PutUint64(p[:], f.encode(result))
-		copy(out[i:i+f.size], p[:])
+		binary.LittleEndian.PutUint64(p[:], formats[to].encode(result))
+		copy(out[i*size:], p[:size])
 	}
 	return out
 }

@@ -12,36 +12,44 @@ import (
 	"time"
 
 	"github.com/modelavg/modelavg/checkpoint"
+	"github.com/modelavg/modelavg/internal/convert"
 )
 
 // Run does what the plan says and puts the result at path, where a file that stood there is replaced: path may be one
 // of the inputs. (On Windows, where an open file cannot be replaced, such an input is closed when all is read.) The bytes
-// of the result depend on the models and the weights alone, not on workers or chunks.
+// of the result depend on the models, the weights and the policies alone, not on workers or chunks.
 //
 // Unless progress is nil, it is called after every chunk with the bytes read so far and those to read in all; one call
 // at a time, from the goroutines that work, so it should return soon.
 //
 // On any error, and when ctx is done, path is as it was and nothing is left behind. The error then names file and
-// tensor, or is the cause of ctx. A file that is cut or changed while it is read is an error, which wraps
-// [io.ErrUnexpectedEOF] or [checkpoint.ErrChanged]. Cancellation is seen before every read of a chunk; it comes too late
-// once the finished file is being flushed to the disk.
+// tensor, or is the cause of ctx; where a policy asks for it, it wraps [ErrNonFinite], [ErrOverflow] or [ErrIntegers]
+// and names the element. A file that is cut or changed while it is read is an error, which wraps [io.ErrUnexpectedEOF]
+// or [checkpoint.ErrChanged]. Cancellation is seen before every read of a chunk; it comes too late once the finished
+// file is being flushed to the disk.
 func (p *Plan) Run(ctx context.Context, path string, progress func(done, total int64)) (*Report, error) {
 	start := time.Now()
 	tensors := make([]checkpoint.Tensor, len(p.Steps))
 	for i, s := range p.Steps {
 		tensors[i] = s.Tensor
 	}
-	w, err := checkpoint.Create(path, tensors, p.Metadata)
+	w, err := checkpoint.Create(path, tensors, p.Metadata, p.create...)
 	if err != nil {
 		return nil, err
 	}
 	defer w.Close() // after Commit this does nothing
 
-	r := &run{plan: p, writer: w, progress: progress}
+	r := &run{plan: p, output: w, progress: progress}
+	for _, m := range p.models {
+		r.inputs = append(r.inputs, m)
+	}
 	if err := r.do(ctx); err != nil {
 		return nil, err
 	}
-	for _, m := range p.models {
+	for k, m := range p.models {
+		if !p.Sources[k].read() {
+			continue
+		}
 		if err := m.Unchanged(); err != nil {
 			return nil, err
 		}
@@ -52,15 +60,10 @@ func (p *Plan) Run(ctx context.Context, path string, progress func(done, total i
 	if err := w.Commit(); err != nil {
 		return nil, err
 	}
-	return &Report{
-		Path:         path,
-		Averaged:     p.names(Average),
-		Copied:       p.names(CopyLast),
-		CopiedFrom:   p.Sources[p.lastRead()].Path,
-		BytesRead:    p.BytesRead,
-		BytesWritten: p.BytesWritten,
-		Duration:     time.Since(start),
-	}, nil
+	report := p.report(path)
+	r.counts.fill(p, report)
+	report.Duration = time.Since(start)
+	return report, nil
 }
 
 // closeReplaced closes the models whose file is the one at path.
@@ -69,18 +72,30 @@ func (p *Plan) closeReplaced(path string) {
 	if err != nil {
 		return // there is nothing to replace
 	}
-	for _, m := range p.opened {
+	for _, m := range p.models {
 		if file, err := os.Stat(m.Path()); err == nil && os.SameFile(file, target) {
 			m.Close()
 		}
 	}
 }
 
+// An input is what a run needs of a [checkpoint.Model].
+type input interface {
+	ReadAt(tensor string, p []byte, off int64) (int, error)
+}
+
+// An output is what a run needs of a [checkpoint.Writer].
+type output interface {
+	WriteAt(tensor string, p []byte, off int64) (int, error)
+}
+
 // A run is the state that the workers share.
 type run struct {
 	plan   *Plan
-	writer *checkpoint.Writer
+	inputs []input // of all sources
+	output output
 	next   atomic.Int64 // the next chunk, counted through all steps
+	counts counts
 
 	mu       sync.Mutex // guards done and the call of progress
 	done     int64      // bytes read
@@ -105,69 +120,142 @@ func (r *run) do(ctx context.Context) error {
 
 // work takes one chunk after the other until none is left.
 func (r *run) work(ctx context.Context) error {
-	steps, size := r.plan.Steps, int64(r.plan.ChunkBytes)
-	b := newBuffer(len(r.plan.models), r.plan.ChunkBytes)
+	steps := r.plan.Steps
+	b := r.plan.newBuffer()
 	// The chunks that a worker gets only ever grow, so it walks the steps once.
 	var step int
-	var first int64 // chunk with which the step begins
+	var before int64 // chunks of the steps before this one
 	for {
 		chunk := r.next.Add(1) - 1
-		for step < len(steps) && chunk >= first+r.plan.chunks(steps[step]) {
-			first += r.plan.chunks(steps[step])
+		for step < len(steps) && chunk >= before+r.plan.chunks(&steps[step]) {
+			before += r.plan.chunks(&steps[step])
 			step++
 		}
 		if step == len(steps) {
 			return nil
 		}
-		off := (chunk - first) * size
-		if err := r.chunk(ctx, b, steps[step], off, int(min(size, steps[step].Bytes-off))); err != nil {
+		s := &steps[step]
+		n := r.plan.perChunk(s)
+		first := (chunk - before) * n
+		if err := r.chunk(ctx, b, step, first, int(min(n, s.elements-first))); err != nil {
 			return err
 		}
 	}
 }
 
-// chunk does n bytes of one tensor from offset off.
-func (r *run) chunk(ctx context.Context, b *buffer, s Step, off int64, n int) error {
-	name := s.Tensor.Name
-	models := r.plan.models
-	if s.Action == CopyLast {
-		models = models[len(models)-1:]
+// newBuffer allocates the buffer of one worker.
+func (p *Plan) newBuffer() *buffer {
+	sources, mixed := 1, false
+	for i := range p.Steps {
+		sources = max(sources, len(p.Steps[i].Sources))
+		mixed = mixed || p.Steps[i].mixed()
 	}
-	for i, m := range models {
+	return newBuffer(sources, p.ChunkBytes, mixed)
+}
+
+// chunk does n elements of one step, from element first on.
+func (r *run) chunk(ctx context.Context, b *buffer, step int, first int64, n int) error {
+	s := &r.plan.Steps[step]
+	var read int64
+	for i, k := range s.Sources {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := readChunk(m, name, b.data[i][:n], off); err != nil {
+		size := s.dtype(i).Bits() / 8
+		if err := r.read(k, s.Tensor.Name, b.data[i][:n*size], first*int64(size)); err != nil {
 			return err
 		}
+		read += int64(n * size)
 	}
-	result := b.data[0][:n]
-	if s.Action == Average {
-		var err error
-		if result, err = b.average(s.Tensor.DType, n, r.plan.weights); err != nil {
-			return fmt.Errorf("tensor %q: %w", name, err)
+	size := s.Tensor.DType.Bits() / 8
+	result := b.out[:n*size]
+	var err error
+	switch s.Action {
+	case Average:
+		if err = b.average(s, n); err == nil {
+			err = r.special(b, step, first, n)
 		}
+	case Max, Sum:
+		err = b.combine(s, first, n)
+	case CopyEqual:
+		err = b.equal(r.plan, s, first, n)
+		result = b.data[0][:n*size]
+	default:
+		result = b.data[0][:n*size]
 	}
-	if _, err := r.writer.WriteAt(name, result, off); err != nil {
+	if err != nil {
+		return err
+	}
+	if _, err := r.output.WriteAt(s.Tensor.Name, result, first*int64(size)); err != nil {
 		return err
 	}
 	if r.progress != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.done += int64(n) * int64(len(models))
+		r.done += read
 		r.progress(r.done, r.plan.BytesRead)
 	}
 	return nil
 }
 
-// readChunk fills p from the model's tensor; less than that is an error.
-func readChunk(m *checkpoint.Model, name string, p []byte, off int64) error {
-	n, err := m.ReadAt(name, p, off)
+// read fills p from the tensor of source k; less than that is an error.
+func (r *run) read(k int, tensor string, p []byte, off int64) error {
+	n, err := r.inputs[k].ReadAt(tensor, p, off)
 	switch {
 	case n == len(p):
 		return nil
 	case err == nil || errors.Is(err, io.EOF):
-		return fmt.Errorf("%s: tensor %q: read %d of %d bytes at %d: %w", m.Path(), name, n, len(p), off, io.ErrUnexpectedEOF)
+		return fmt.Errorf("%s: tensor %q: read %d of %d bytes at %d: %w",
+			r.plan.Sources[k].Path, tensor, n, len(p), off, io.ErrUnexpectedEOF)
 	}
 	return err
+}
+
+// special counts what is not finite in a chunk that was averaged, and applies the policies for it.
+//
+// Weights are not zero, so that a NaN or an infinity in a model makes an element of the result one of them. It is
+// therefore enough to look at the result, and at the models where that is not finite.
+func (r *run) special(b *buffer, step int, first int64, n int) error {
+	s := &r.plan.Steps[step]
+	size := s.Tensor.DType.Bits() / 8
+	out := b.out[:n*size]
+	if convert.AllFinite(out, s.Tensor.DType) {
+		return nil
+	}
+	data := make([][]byte, len(s.Sources))
+	dtypes := make([]checkpoint.DType, len(s.Sources))
+	for i, k := range s.Sources {
+		dtypes[i] = s.dtype(i)
+		size := dtypes[i].Bits() / 8
+		data[i] = b.data[i][:n*size]
+		toNative(data[i], size) // back to the order of files
+		nan, inf, at := convert.CountSpecial(data[i], dtypes[i])
+		if at < 0 {
+			continue
+		}
+		if r.plan.Policies.NonFinite == NonFiniteError {
+			return fmt.Errorf("%s: tensor %q: element %d: %w (NaN or infinite)", r.plan.Sources[k].Path, s.Tensor.Name,
+				first+int64(at), ErrNonFinite)
+		}
+		r.counts.addSpecial(step, k, nan, inf)
+	}
+	var overflows int
+	at := -1
+	convert.Overflows(out, s.Tensor.DType, data, dtypes, func(i int) {
+		if overflows == 0 {
+			at = i
+		}
+		overflows++
+		if r.plan.Policies.Overflow == OverflowSaturate {
+			convert.Saturate(out, i, s.Tensor.DType)
+		}
+	})
+	if overflows == 0 {
+		return nil
+	}
+	if r.plan.Policies.Overflow == OverflowError {
+		return fmt.Errorf("tensor %q: element %d: %w for %v", s.Tensor.Name, first+int64(at), ErrOverflow, s.Tensor.DType)
+	}
+	r.counts.addOverflows(step, overflows)
+	return nil
 }

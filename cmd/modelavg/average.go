@@ -1,30 +1,134 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"regexp"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/modelavg/modelavg/checkpoint"
 	"github.com/modelavg/modelavg/merge"
+	"github.com/modelavg/modelavg/weighting"
 )
 
 // averageFlags are the flags that all averaging commands share.
 type averageFlags struct {
-	output  string
-	workers int
+	planOnly  bool // the command prints the plan and writes nothing
+	noWeights bool // the command has no weights, for files or for tensors
+
+	output        string
+	workers       int
+	json          bool
+	noSync        bool
+	integers      choice
+	keys          choice
+	nonFinite     choice
+	overflow      choice
+	dtype         choice
+	include       []string
+	exclude       []string
+	tensorWeights []string
 }
 
 // register adds the flags to the command, and the completion of its arguments.
 func (f *averageFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&f.output, "output", "o", "", "`FILE` to write; replaced if it exists (required)")
-	cmd.Flags().IntVar(&f.workers, "workers", 0,
-		"`NUMBER` of goroutines that read, average and write; 0 means one for each processor")
+	flags := cmd.Flags()
+	output := "`FILE` to write; replaced if it exists (required)"
+	if f.planOnly {
+		output = "`FILE` that would be written"
+	}
+	flags.StringVarP(&f.output, "output", "o", "", output)
+	flags.IntVar(&f.workers, "workers", 0,
+		"`NUMBER` of goroutines that work; 0 means one for each processor")
+	flags.BoolVar(&f.json, "json", false, "print plan and report as JSON")
+	if !f.planOnly {
+		flags.BoolVar(&f.noSync, "no-sync", false, "do not flush the output to the disk: a loss of power may damage it")
+	}
+	f.registerPolicies(cmd)
 	_ = cmd.MarkFlagFilename("output", "safetensors")
+	completeFiles(cmd)
+}
+
+// policyHelp is the end of the help of every averaging command.
+const policyHelp = `
+
+Tensors. --include and --exclude choose the tensors of the output by regular expressions, which may match anywhere in
+the name; the others are left out, and are not compared. A pattern that matches nothing is an error.
+
+Policies. What they touch is counted and named in the report.
+  --integers   integer and BOOL tensors: copied from the last or the first model that is read, the maximum, the sum
+               (an error where it overflows), or copied, with an error if the models differ
+  --keys       tensors that not all models have: an error (strict), left out (intersection), or averaged over the models
+               that have them, their weights divided by their sum (union)
+  --nonfinite  NaN and infinities in a model: averaged as they are, or an error
+  --overflow   averages of finite numbers that are too large for their dtype: infinity (NaN in F8_E4M3, which has none),
+               the largest finite number (saturate), or an error
+  --dtype      dtype of the averaged tensors: that of the first model, or one for all; models may differ in it`
+
+const weightsHelp = `
+
+Weights. --tensor-weights 'REGEXP=WEIGHT,...' gives the tensors that match weights of their own, one for each file. Of
+several rules the first that matches counts.`
+
+// registerPolicies adds the flags that say what the result has.
+func (f *averageFlags) registerPolicies(cmd *cobra.Command) {
+	cmd.Long += policyHelp
+	flags := cmd.Flags()
+	for _, policy := range []struct {
+		value  *choice
+		name   string
+		usage  string
+		values []string
+	}{
+		{&f.integers, "integers", "integer and BOOL tensors", []string{"last", "first", "max", "sum", "error"}},
+		{&f.keys, "keys", "tensors that not all have", []string{"strict", "intersection", "union"}},
+		{&f.nonFinite, "nonfinite", "NaN and infinities in a model", []string{"propagate", "error"}},
+		{&f.overflow, "overflow", "averages too large for their dtype", []string{"inf", "saturate", "error"}},
+		{&f.dtype, "dtype", "of averages", []string{"first", "f64", "f32", "f16", "bf16", "f8_e4m3", "f8_e5m2"}},
+	} {
+		*policy.value = choice{policy.values[0], policy.values}
+		flags.Var(policy.value, policy.name, policy.usage+": "+strings.Join(policy.values, ", "))
+		_ = cmd.RegisterFlagCompletionFunc(policy.name, cobra.FixedCompletions(policy.values, cobra.ShellCompDirectiveNoFileComp))
+	}
+	flags.StringArrayVar(&f.include, "include", nil, "average only tensors that match `REGEXP`; repeatable")
+	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out tensors that match `REGEXP`; repeatable")
+	if f.noWeights {
+		return
+	}
+	cmd.Long += weightsHelp
+	flags.StringArrayVar(&f.tensorWeights, "tensor-weights", nil,
+		"`RULE` REGEXP=WEIGHT,... for tensors that match; repeatable")
+}
+
+// completeFiles completes the arguments of the command with model files.
+func completeFiles(cmd *cobra.Command) {
 	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return []cobra.Completion{"safetensors"}, cobra.ShellCompDirectiveFilterFileExt
 	}
+}
+
+// A choice is the value of a flag that is one of a few words.
+type choice struct {
+	value  string
+	values []string
+}
+
+func (c *choice) String() string { return c.value }
+func (c *choice) Type() string   { return "WORD" }
+
+func (c *choice) Set(s string) error {
+	for _, v := range c.values {
+		if v == s {
+			c.value = v
+			return nil
+		}
+	}
+	return fmt.Errorf("want one of %s", strings.Join(c.values, ", "))
 }
 
 // check reports what is missing or wrong on the command line.
@@ -32,7 +136,7 @@ func (f *averageFlags) check(files []string) error {
 	switch {
 	case len(files) == 0:
 		return errors.New("no model files given")
-	case f.output == "":
+	case f.output == "" && !f.planOnly:
 		return errors.New("no output file given: -o FILE is required")
 	case f.workers < 0:
 		return fmt.Errorf("--workers %d: want 0 or more", f.workers)
@@ -40,44 +144,165 @@ func (f *averageFlags) check(files []string) error {
 	return nil
 }
 
-// average averages the files into f.output, with weights, or their mean when weights is nil. Its errors are failures.
-func average(cmd *cobra.Command, f *averageFlags, files []string, weights []float64) (err error) {
-	defer func() {
+// options returns the options of a plan of n models. The weights of tensors are parsed as those of the models are.
+func (f *averageFlags) options(n int, parse func(list []string) ([]float64, error)) ([]merge.Option, error) {
+	opts := []merge.Option{
+		merge.WithWorkers(f.workers),
+		merge.WithIntegers(merge.IntegerPolicy(f.integers.value)),
+		merge.WithKeys(merge.KeyPolicy(f.keys.value)),
+		merge.WithNonFinite(merge.NonFinitePolicy(f.nonFinite.value)),
+		merge.WithOverflow(merge.OverflowPolicy(f.overflow.value)),
+	}
+	if f.dtype.value != "first" {
+		dtype, err := checkpoint.ParseDType(strings.ToUpper(f.dtype.value))
 		if err != nil {
-			err = &failure{err}
+			return nil, err
 		}
-	}()
-	models := make([]*checkpoint.Model, 0, len(files))
-	defer func() {
-		for _, m := range models {
-			m.Close()
+		opts = append(opts, merge.WithDType(dtype))
+	}
+	if f.noSync {
+		opts = append(opts, merge.WithCreateOptions(checkpoint.WithoutSync()))
+	}
+	for _, list := range []struct {
+		flag     string
+		patterns []string
+		option   func(...*regexp.Regexp) merge.Option
+	}{
+		{"include", f.include, merge.WithInclude},
+		{"exclude", f.exclude, merge.WithExclude},
+	} {
+		for _, pattern := range list.patterns {
+			re, err := regexp.Compile(pattern)
+			if err != nil {
+				return nil, fmt.Errorf("--%s %s: %w", list.flag, pattern, err)
+			}
+			opts = append(opts, list.option(re))
 		}
-	}()
+	}
+	for _, rule := range f.tensorWeights {
+		opt, err := tensorWeights(rule, n, parse)
+		if err != nil {
+			return nil, fmt.Errorf("--tensor-weights %s: %w", rule, err)
+		}
+		opts = append(opts, opt)
+	}
+	return opts, nil
+}
+
+// tensorWeights returns the option of a rule REGEXP=WEIGHT,... The last equals sign separates the two.
+func tensorWeights(rule string, n int, parse func(list []string) ([]float64, error)) (merge.Option, error) {
+	i := strings.LastIndexByte(rule, '=')
+	if i < 0 {
+		return nil, errors.New("want REGEXP=WEIGHT,... with one weight for each file")
+	}
+	re, err := regexp.Compile(rule[:i])
+	if err != nil {
+		return nil, err
+	}
+	list := strings.Split(rule[i+1:], ",")
+	if len(list) != n {
+		return nil, fmt.Errorf("%d weights for %d files", len(list), n)
+	}
+	weights, err := parse(list)
+	if err != nil {
+		return nil, err
+	}
+	if err := weighting.Check(weights, n); err != nil {
+		return nil, err
+	}
+	return merge.WithTensorWeights(re, weights...), nil
+}
+
+// plainWeights parses weights that sum to one.
+func plainWeights(list []string) ([]float64, error) { return parseWeights(list, false, false) }
+
+// average averages the files into f.output, with weights, or their mean when weights is nil, or prints only the plan.
+// Its errors are failures.
+func average(cmd *cobra.Command, f *averageFlags, files []string, weights []float64, opts []merge.Option) error {
+	models, err := openModels(files)
+	if err != nil {
+		return &failure{err}
+	}
+	defer models.close()
+	plan, err := models.plan(weights, opts)
+	if err != nil {
+		return &failure{err}
+	}
+	out := cmd.OutOrStdout()
+	switch {
+	case f.planOnly && f.json:
+		return printJSON(out, result{plan, nil})
+	case f.planOnly:
+		fmt.Fprint(out, plan)
+		return nil
+	case !f.json:
+		fmt.Fprint(out, plan.Weights(), plan.Notes())
+	}
+	report, err := runPlan(cmd.Context(), plan, f.output, cmd.ErrOrStderr())
+	if err != nil {
+		return &failure{err}
+	}
+	if cmd.Context().Err() != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "modelavg: stopped too late: %s is complete\n", f.output)
+	}
+	if f.json {
+		return printJSON(out, result{plan, report})
+	}
+	fmt.Fprint(out, report)
+	return nil
+}
+
+// A result is what --json prints.
+type result struct {
+	Plan   *merge.Plan   `json:"plan"`
+	Report *merge.Report `json:"report,omitempty"`
+}
+
+// printJSON prints x in several lines.
+func printJSON(out io.Writer, x any) error {
+	text, err := json.MarshalIndent(x, "", "  ")
+	if err == nil {
+		_, err = fmt.Fprintf(out, "%s\n", text)
+	}
+	if err != nil {
+		return &failure{err}
+	}
+	return nil
+}
+
+// models are opened files.
+type models []*checkpoint.Model
+
+func openModels(files []string) (models, error) {
+	var list models
 	for _, file := range files {
 		m, err := checkpoint.Open(file)
 		if err != nil {
-			return err
+			list.close()
+			return nil, err
 		}
-		models = append(models, m)
+		list = append(list, m)
 	}
+	return list, nil
+}
 
-	var plan *merge.Plan
+func (list models) close() {
+	for _, m := range list {
+		m.Close()
+	}
+}
+
+// plan plans the weighted mean, or the mean when weights is nil.
+func (list models) plan(weights []float64, opts []merge.Option) (*merge.Plan, error) {
 	if weights == nil {
-		plan, err = merge.Mean(models, merge.WithWorkers(f.workers))
-	} else {
-		plan, err = merge.WeightedMean(models, weights, merge.WithWorkers(f.workers))
+		return merge.Mean(list, opts...)
 	}
-	if err != nil {
-		return err
-	}
-	fmt.Fprint(cmd.OutOrStdout(), plan.Weights())
+	return merge.WeightedMean(list, weights, opts...)
+}
 
-	progress := newProgress(cmd.ErrOrStderr(), plan.BytesRead)
-	report, err := plan.Run(cmd.Context(), f.output, progress.update)
-	progress.close()
-	if err != nil {
-		return err
-	}
-	fmt.Fprint(cmd.OutOrStdout(), report)
-	return nil
+// runPlan runs the plan with a progress bar.
+func runPlan(ctx context.Context, plan *merge.Plan, path string, stderr io.Writer) (*merge.Report, error) {
+	progress := newProgress(stderr, plan.BytesRead)
+	defer progress.close()
+	return plan.Run(ctx, path, progress.update)
 }

@@ -61,11 +61,12 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "modelavg",
 		Short: "Average the weights of machine-learning models",
-		Long: `Modelavg averages the weights of model files (safetensors), in fixed memory and with every result rounded once.
+		Long: `Modelavg averages the weights of model files, in fixed memory and with every result rounded once.
 
-F64, F32, F16 and BF16 tensors are averaged; integer and BOOL tensors are copied from the last model that is read, and
-the report names them; other dtypes are refused. All models must have the same tensors. The output appears whole or not
-at all; it may be one of the inputs. A model of weight zero is not read.
+F64, F32, F16, BF16, F8_E4M3 and F8_E5M2 tensors are averaged; integer and BOOL tensors are copied from the last model
+that is read, or follow --integers, and the report names them; other dtypes are refused. All models must have the same
+tensors, unless --keys says otherwise. The output appears whole or not at all; it may be one of the inputs. A model of
+weight zero is not read.
 
 Exit status: 0 done, 1 failed (also when stopped by a signal), 2 wrong usage.`,
 		Example: `  modelavg mean -o out.safetensors a.safetensors b.safetensors
@@ -79,6 +80,7 @@ Exit status: 0 done, 1 failed (also when stopped by a signal), 2 wrong usage.`,
 		},
 	}
 	root.SetVersionTemplate("modelavg {{.Version}}\n")
-	root.AddCommand(newMean(), newWeighted(), newEWA(), newVersion())
+	root.AddCommand(newMean(false), newWeighted(false), newEWA(false), newPlan(),
+		newInspect(), newDiff(), newVerify(), newSoup(), newVersion(), newMan())
 	return root
 }

@@ -90,8 +90,14 @@ func files(t testing.TB) []string {
 // execute runs a command line, words separated by spaces.
 func execute(t testing.TB, line string) (status int, stdout, stderr string) {
 	t.Helper()
+	return executeArgs(t, strings.Fields(line)...)
+}
+
+// executeArgs runs a command line.
+func executeArgs(t testing.TB, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
 	var out, err bytes.Buffer
-	status = run(t.Context(), strings.Fields(line), &out, &err)
+	status = run(t.Context(), args, &out, &err)
 	return status, out.String(), err.String()
 }
 

@@ -20,11 +20,10 @@ type ewaFlags struct {
 // weightingNames are the values of --weighting, the default first.
 var weightingNames = []string{"geometric", "ema", "power", "linear", "article"}
 
-func newEWA() *cobra.Command {
-	var (
-		f   averageFlags
-		ewa ewaFlags
-	)
+// newEWA returns the command, or the one that only plans.
+func newEWA(planOnly bool) *cobra.Command {
+	f := averageFlags{planOnly: planOnly}
+	var ewa ewaFlags
 	cmd := &cobra.Command{
 		Use:                   "ewa --decay D -o OUT FILE...",
 		DisableFlagsInUseLine: true,
@@ -59,13 +58,17 @@ Linear takes no parameter; power takes --gamma or --sigma; the others take --dec
 			if err := weighting.Check(weights, len(files)); err != nil {
 				return err
 			}
-			return average(cmd, &f, files, weights)
+			opts, err := f.options(len(files), plainWeights)
+			if err != nil {
+				return err
+			}
+			return average(cmd, &f, files, weights, opts)
 		},
 	}
 	f.register(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&ewa.weighting, "weighting", weightingNames[0],
-		"`RULE` of the weights: "+strings.Join(weightingNames, ", "))
+		"`RULE` for weights: "+strings.Join(weightingNames, ", "))
 	flags.Float64Var(&ewa.decay, "decay", 0, "`FACTOR` from the weight of a model to that of the next older one")
 	flags.Float64Var(&ewa.gamma, "gamma", 0, "`EXPONENT` of --weighting power")
 	flags.Float64Var(&ewa.sigma, "sigma", 0, "relative `WIDTH` of --weighting power, instead of --gamma")

@@ -2,8 +2,9 @@ package main
 
 import "github.com/spf13/cobra"
 
-func newMean() *cobra.Command {
-	var f averageFlags
+// newMean returns the command, or the one that only plans.
+func newMean(planOnly bool) *cobra.Command {
+	f := averageFlags{planOnly: planOnly}
 	cmd := &cobra.Command{
 		Use:                   "mean -o OUT FILE...",
 		DisableFlagsInUseLine: true,
@@ -16,7 +17,11 @@ The sum is accumulated in a wider format, divided by the number of models and ro
 			if err := f.check(files); err != nil {
 				return err
 			}
-			return average(cmd, &f, files, nil)
+			opts, err := f.options(len(files), plainWeights)
+			if err != nil {
+				return err
+			}
+			return average(cmd, &f, files, nil, opts)
 		},
 	}
 	f.register(cmd)

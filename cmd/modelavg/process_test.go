@@ -22,6 +22,13 @@ import (
 var program string
 
 func TestMain(m *testing.M) {
+	if log := os.Getenv(scoreVariable); log != "" && len(os.Args) == 2 {
+		if err := printScore(log, os.Args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "modelavg")
 		if err != nil {
@@ -36,6 +43,16 @@ func TestMain(m *testing.M) {
 		}
 		return m.Run()
 	}())
+}
+
+// build builds the program in a directory.
+func build(t *testing.T, dir, program string) {
+	t.Helper()
+	cmd := exec.Command("go", "build", "-o", program, ".")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
 }
 
 // start runs the program and returns exit status, stdout and stderr.

@@ -35,6 +35,9 @@ func newProgress(out io.Writer, total int64) *progress {
 // update moves the bar.
 func (p *progress) update(done, _ int64) { p.bar.SetCurrent(done) }
 
+// add moves the bar by what has been read since.
+func (p *progress) add(bytes int64) { p.bar.IncrInt64(bytes) }
+
 // close takes the bar away; the report or the error says the rest.
 func (p *progress) close() {
 	p.bar.Abort(true)

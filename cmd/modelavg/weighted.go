@@ -11,9 +11,10 @@ import (
 	"github.com/modelavg/modelavg/weighting"
 )
 
-func newWeighted() *cobra.Command {
+// newWeighted returns the command, or the one that only plans.
+func newWeighted(planOnly bool) *cobra.Command {
+	f := averageFlags{planOnly: planOnly}
 	var (
-		f         averageFlags
 		list      []string
 		normalize bool
 		counts    bool
@@ -42,14 +43,19 @@ numbers, divided by their sum. A model of weight zero is not read.`,
 			case len(list) != len(files):
 				return fmt.Errorf("%d weights for %d files", len(list), len(files))
 			}
-			weights, err := parseWeights(list, normalize, counts)
+			parse := func(list []string) ([]float64, error) { return parseWeights(list, normalize, counts) }
+			weights, err := parse(list)
 			if err != nil {
 				return err
 			}
 			if err := weighting.Check(weights, len(files)); err != nil {
 				return err
 			}
-			return average(cmd, &f, files, weights)
+			opts, err := f.options(len(files), parse)
+			if err != nil {
+				return err
+			}
+			return average(cmd, &f, files, weights, opts)
 		},
 	}
 	f.register(cmd)

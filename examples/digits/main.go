@@ -1,9 +1,10 @@
 // Digits shows what averaging checkpoints does to a small classifier of handwritten digits: the accuracy of each of the
 // last checkpoints of a training run, of their mean and of their exponential mean, on digits that training never saw.
 //
-//	go run ./examples/digits                       evaluate the checkpoints in testdata/digits
-//	go run ./examples/digits soup.safetensors …    evaluate these files as well
-//	go run ./examples/digits -train                train again and write the checkpoints first
+//	go run ./examples/digits                           evaluate the checkpoints in testdata/digits
+//	go run ./examples/digits soup.safetensors …        evaluate these files as well
+//	go run ./examples/digits -score soup.safetensors   print the percentage that this file reads, and nothing else
+//	go run ./examples/digits -train                    train again and write the checkpoints first
 package main
 
 import (
@@ -38,6 +39,7 @@ func run(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("digits", flag.ContinueOnError)
 	dir := flags.String("dir", filepath.Join("testdata", "digits"), "directory of the checkpoints")
 	data := flags.String("data", filepath.Join("testdata", "digits", "digits.csv.gz"), "file of the digits")
+	score := flags.Bool("score", false, "print the percentage of digits that one file reads, and nothing else")
 	again := flags.Bool("train", false, "train and write the checkpoints to the directory first")
 	seed := flags.Uint64("seed", 1, "with -train: seed of the run; the checkpoints of the repository have seed 1")
 	flags.Usage = func() {
@@ -49,10 +51,18 @@ func run(args []string, out io.Writer) error {
 	} else if err != nil {
 		return usageError{err}
 	}
+	if *score && flags.NArg() != 1 {
+		err := fmt.Errorf("-score with %d files, want one", flags.NArg())
+		fmt.Fprintln(flags.Output(), err)
+		return usageError{err}
+	}
 
 	digits, err := readDigits(*data)
 	if err != nil {
 		return located(err)
+	}
+	if *score {
+		return writeScore(out, flags.Arg(0), digits[training:])
 	}
 	if *again {
 		if err := retrain(digits[:training], *seed, *dir, out); err != nil {
@@ -64,6 +74,17 @@ func run(args []string, out io.Writer) error {
 		return located(err)
 	}
 	return writeTable(out, entries, digits[training:])
+}
+
+// writeScore prints the percentage of the digits that the network in a file reads.
+func writeScore(out io.Writer, path string, digits []digit) error {
+	n, err := load(path)
+	if err != nil {
+		return err
+	}
+	correct, _ := n.evaluate(digits)
+	_, err = fmt.Fprintf(out, "%.2f\n", 100*float64(correct)/float64(len(digits)))
+	return err
 }
 
 // located adds to the error of a missing file how the file is found.

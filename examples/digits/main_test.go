@@ -28,6 +28,21 @@ func readAll(t *testing.T) []digit {
 	return digits
 }
 
+// The score is the percentage that the table shows.
+func TestScore(t *testing.T) {
+	var out bytes.Buffer
+	if err := run([]string{"-score", "-data", dataFile, checkpointPath(root, 2)}, &out); err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != "90.77\n" {
+		t.Errorf("got %q, want 90.77", out.String())
+	}
+	err := run([]string{"-score", "-data", dataFile, "none"}, &out)
+	if err == nil || !strings.Contains(err.Error(), "none") {
+		t.Errorf("error %v, want one that names the file", err)
+	}
+}
+
 // A second training run has to write the files of the repository, on every processor.
 func TestTrainingRepeats(t *testing.T) {
 	if testing.Short() {

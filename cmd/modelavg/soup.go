@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/modelavg/modelavg/merge"
+)
+
+func newSoup() *cobra.Command {
+	var (
+		f        = averageFlags{noWeights: true}
+		command  string
+		minimize bool
+		logPath  string
+	)
+	cmd := &cobra.Command{
+		Use:                   "soup --eval 'COMMAND {}' -o OUT FILE...",
+		DisableFlagsInUseLine: true,
+		Short:                 "Write the mean of those models that make it better: a greedy soup",
+		Long: `Soup looks for the models whose mean a command of yours scores best, and writes that mean. It follows the greedy soup
+of Wortsman et al., "Model soups", 2022: the models are sorted by their own score; the best is the first ingredient;
+each of the others, in that order, is added if the mean of all ingredients and it scores better than the mean without
+it. Every mean is made from the files, in one pass and rounded once. Score on data that you do not need to judge the
+result: the search fits the soup to it.
+
+The command is run by sh -c (cmd /c on Windows) with the path of a model, quoted, in the place of every {}. Its score is
+the last number that it prints to stdout, the higher the better, or the lower with --minimize; NaN is worse than any
+other. A command that fails ends the run.
+
+With --log every score is added to a file, a line of JSON each, and scores that are in it are not asked for again: a run
+that was interrupted goes on where it was. A score is taken from the log only if command, flags, and the names, sizes
+and times of modification of the files are the same.
+
+The output has the names of its ingredients in its metadata, as soup.ingredients, and its score as soup.score. While
+soup runs, the mean in question is beside the output, as .NAME.soup.safetensors.`,
+		Example: `  modelavg soup --eval 'python evaluate.py {}' -o soup.safetensors run1.safetensors run2.safetensors run3.safetensors
+  modelavg soup --eval './evaluate {}' --log soup.log --minimize -o soup.safetensors run*.safetensors`,
+		RunE: func(cmd *cobra.Command, files []string) error {
+			if err := f.check(files); err != nil {
+				return err
+			}
+			switch {
+			case command == "":
+				return errors.New("no command given: --eval 'COMMAND {}' is required")
+			case !strings.Contains(command, placeholder):
+				return fmt.Errorf("--eval %s: there is no {} for the path of the model", command)
+			}
+			opts, err := f.options(len(files), nil)
+			if err != nil {
+				return err
+			}
+			s := &soup{
+				files: files, options: opts, output: f.output, minimize: minimize, stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(),
+				evaluate: func(ctx context.Context, path string) (float64, error) { return evaluate(ctx, command, path) },
+			}
+			if f.json {
+				s.stdout = io.Discard
+			}
+			if err := s.run(cmd.Context(), logPath, f.key(command)); err != nil {
+				return &failure{err}
+			}
+			if f.json {
+				return printJSON(cmd.OutOrStdout(), s.result())
+			}
+			return nil
+		},
+	}
+	f.register(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&command, "eval", "", "`COMMAND` that prints the score of the model {} (required)")
+	flags.BoolVar(&minimize, "minimize", false, "the lower the score the better")
+	flags.StringVar(&logPath, "log", "", "`FILE` with the scores, which is added to")
+	_ = cmd.MarkFlagFilename("log")
+	return cmd
+}
+
+// key returns what has to be the same for a score of the log to be used: the command, and the flags that change a mean.
+func (f *averageFlags) key(command string) string {
+	return fmt.Sprintf("%s; integers %s, keys %s, overflow %s, dtype %s, include %q, exclude %q", command,
+		f.integers.value, f.keys.value, f.overflow.value, f.dtype.value, f.include, f.exclude)
+}
+
+// A soup is a run of the command.
+type soup struct {
+	files    []string
+	options  []merge.Option
+	output   string
+	minimize bool
+	evaluate func(ctx context.Context, path string) (float64, error)
+	stdout   io.Writer
+	stderr   io.Writer
+
+	log    *scoreLog
+	scores []float64 // of the files
+	chosen []int     // the ingredients, ascending
+	score  float64   // of their mean
+	report *merge.Report
+	plan   *merge.Plan
+}
+
+// run looks for the ingredients and writes their mean.
+func (s *soup) run(ctx context.Context, logPath, key string) (err error) {
+	if s.log, err = openScoreLog(logPath, key); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.log.close()) }()
+
+	candidate := filepath.Join(filepath.Dir(s.output), "."+filepath.Base(s.output)+".soup.safetensors")
+	defer os.Remove(candidate)
+	if err := s.scoreFiles(ctx); err != nil {
+		return err
+	}
+	order := make([]int, len(s.files))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int {
+		switch {
+		case s.better(s.scores[i], s.scores[j]):
+			return -1
+		case s.better(s.scores[j], s.scores[i]):
+			return 1
+		}
+		return 0
+	})
+	s.chosen, s.score = order[:1:1], s.scores[order[0]]
+	fmt.Fprintf(s.stdout, "start with %s: %v\n", s.files[order[0]], s.score)
+	for _, i := range order[1:] {
+		with := append(slices.Clone(s.chosen), i)
+		slices.Sort(with)
+		score, err := s.scoreSet(ctx, with, candidate)
+		if err != nil {
+			return err
+		}
+		verdict := "left out"
+		if s.better(score, s.score) {
+			verdict = "added"
+			s.chosen, s.score = with, score
+		}
+		fmt.Fprintf(s.stdout, "with %s: %v, %s\n", s.files[i], score, verdict)
+	}
+	return s.write(ctx)
+}
+
+// better reports whether score a is better than b.
+func (s *soup) better(a, b float64) bool {
+	switch {
+	case math.IsNaN(a) || math.IsNaN(b):
+		return !math.IsNaN(a)
+	case s.minimize:
+		return a < b
+	}
+	return a > b
+}
+
+// scoreFiles scores every file by itself.
+func (s *soup) scoreFiles(ctx context.Context) error {
+	for i, file := range s.files {
+		score, err := s.scored(ctx, []int{i}, func() (string, error) { return file, nil })
+		if err != nil {
+			return err
+		}
+		s.scores = append(s.scores, score)
+		fmt.Fprintf(s.stdout, "score of %s: %v\n", file, score)
+	}
+	return nil
+}
+
+// scoreSet scores the mean of the files, which it writes to path.
+func (s *soup) scoreSet(ctx context.Context, set []int, path string) (float64, error) {
+	return s.scored(ctx, set, func() (string, error) {
+		_, _, err := s.mean(ctx, set, path, nil)
+		return path, err
+	})
+}
+
+// scored returns the score of the set of files: the one in the log, or that of the model which get returns.
+func (s *soup) scored(ctx context.Context, set []int, get func() (path string, err error)) (float64, error) {
+	files := make([]string, len(set))
+	for k, i := range set {
+		files[k] = s.files[i]
+	}
+	entry, err := s.log.newEntry(files)
+	if err != nil {
+		return 0, err
+	}
+	if score, ok := s.log.find(entry); ok {
+		return score, nil
+	}
+	path, err := get()
+	if err != nil {
+		return 0, err
+	}
+	score, err := s.evaluate(ctx, path)
+	if err != nil {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		return 0, fmt.Errorf("score of %s: %w", strings.Join(files, " + "), err)
+	}
+	return score, s.log.add(entry, score)
+}
+
+// mean writes the mean of the files to path.
+func (s *soup) mean(ctx context.Context, set []int, path string, metadata map[string]string) (*merge.Plan, *merge.Report, error) {
+	var files []string
+	for _, i := range set {
+		files = append(files, s.files[i])
+	}
+	models, err := openModels(files)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer models.close()
+	plan, err := models.plan(nil, append(slices.Clone(s.options), merge.WithMetadata(metadata)))
+	if err != nil {
+		return nil, nil, err
+	}
+	report, err := runPlan(ctx, plan, path, s.stderr)
+	return plan, report, err
+}
+
+// write writes the mean of the ingredients to the output.
+func (s *soup) write(ctx context.Context) error {
+	ingredients, err := json.Marshal(s.ingredients())
+	if err != nil {
+		return err
+	}
+	s.plan, s.report, err = s.mean(ctx, s.chosen, s.output, map[string]string{
+		"soup.ingredients": string(ingredients),
+		"soup.score":       strconv.FormatFloat(s.score, 'g', -1, 64),
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.stdout, "%d of %d models: %s\nscore %v\n%v", len(s.chosen), len(s.files), strings.Join(s.ingredients(), " + "),
+		s.score, s.report)
+	return nil
+}
+
+// ingredients returns the chosen files.
+func (s *soup) ingredients() []string {
+	var files []string
+	for _, i := range s.chosen {
+		files = append(files, s.files[i])
+	}
+	return files
+}
+
+// A soupResult is what --json prints.
+type soupResult struct {
+	Scores      []fileScore   `json:"scores"`
+	Ingredients []string      `json:"ingredients"`
+	Score       number        `json:"score"`
+	Plan        *merge.Plan   `json:"plan"`
+	Report      *merge.Report `json:"report"`
+}
+
+type fileScore struct {
+	Path  string `json:"path"`
+	Score number `json:"score"`
+}
+
+func (s *soup) result() soupResult {
+	r := soupResult{Ingredients: s.ingredients(), Score: number(s.score), Plan: s.plan, Report: s.report}
+	for i, file := range s.files {
+		r.Scores = append(r.Scores, fileScore{file, number(s.scores[i])})
+	}
+	return r
+}
