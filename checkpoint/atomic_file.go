@@ -18,12 +18,13 @@ import (
 // when the process ends, however it ends: a temporary file that can be locked belongs to nobody. See RemoveStale.
 type atomicFile struct {
 	target string
+	name   string // of the target in errors
 	temp   string
 	file   *os.File
 }
 
-// createAtomic creates the temporary file for the target, size bytes long.
-func createAtomic(target string, size int64) (*atomicFile, error) {
+// createAtomic creates the temporary file for the target, size bytes long. Errors call the target name.
+func createAtomic(target, name string, size int64) (*atomicFile, error) {
 	perm, keep, err := targetMode(target)
 	if err != nil {
 		return nil, err
@@ -35,14 +36,14 @@ func createAtomic(target string, size int64) (*atomicFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &atomicFile{target: target, temp: f.Name(), file: f}
+	a := &atomicFile{target: target, name: name, temp: f.Name(), file: f}
 	if keep {
 		if err := setMode(f, perm); err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", target, err), a.discard())
+			return nil, errors.Join(fmt.Errorf("%s: %w", name, err), a.discard())
 		}
 	}
 	if err := preallocate(f, size); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: reserve %d bytes: %w", target, size, err), a.discard())
+		return nil, errors.Join(fmt.Errorf("%s: reserve %d bytes: %w", name, size, err), a.discard())
 	}
 	return a, nil
 }
@@ -67,11 +68,6 @@ func targetMode(target string) (perm fs.FileMode, keep bool, err error) {
 	case err != nil:
 		return 0, false, err
 	case info.Mode()&fs.ModeSymlink != 0:
-		// The link is replaced, which is right for one to a file, or to nothing. One to a device or a pipe, such as
-		// /dev/stdout, was meant to be written to.
-		if info, err := os.Stat(target); err == nil {
-			return 0o666, false, checkRegular(target, info)
-		}
 		return 0o666, false, nil
 	}
 	if err := checkRegular(target, info); err != nil {
@@ -94,11 +90,7 @@ const (
 // tempPrefix returns what the names of all temporary files of this machine for the target begin with. The name of the
 // machine is part of it since locks on a shared file system may not be seen by other machines.
 func tempPrefix(target string) string {
-	host, _ := os.Hostname() // without a name, all such machines are one
-	h := fnv.New32a()
-	h.Write([]byte(host))
-	suffix := fmt.Sprintf(".%08x.", h.Sum32())
-
+	suffix := hostSuffix()
 	name := filepath.Base(target)
 	if n := maxTempName - len(".") - len(suffix) - randomDigits - len(tempSuffix); len(name) > n {
 		for n > 0 && !utf8.RuneStart(name[n]) {
@@ -107,6 +99,14 @@ func tempPrefix(target string) string {
 		name = name[:n]
 	}
 	return "." + name + suffix
+}
+
+// hostSuffix returns the part of those names that stands for this machine.
+func hostSuffix() string {
+	host, _ := os.Hostname() // without a name, all such machines are one
+	h := fnv.New32a()
+	h.Write([]byte(host))
+	return fmt.Sprintf(".%08x.", h.Sum32())
 }
 
 // isTemp reports whether name is that of a temporary file with the prefix.
@@ -154,28 +154,59 @@ func isAt(f *os.File, path string) bool {
 // commit gives the file its name, flushing it before and the directory after if sync is set.
 func (a *atomicFile) commit(sync bool) error {
 	if sync {
-		if err := a.file.Sync(); err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", a.target, err), a.discard())
+		if err := a.flush(); err != nil {
+			return errors.Join(err, a.discard())
 		}
 	}
-	// The lock goes with the file, so that the file is closed last where open files can be renamed.
-	if !renamesOpenFiles {
-		if err := a.file.Close(); err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", a.target, err), os.Remove(a.temp))
-		}
-	}
-	if err := os.Rename(a.temp, a.target); err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", a.target, err), a.discard())
-	}
-	if renamesOpenFiles {
-		if err := a.file.Close(); err != nil {
-			return fmt.Errorf("%s: %w", a.target, err)
-		}
+	if err := a.rename(); err != nil {
+		return errors.Join(err, a.discard())
 	}
 	if sync {
 		if err := syncDir(filepath.Dir(a.target)); err != nil {
-			return fmt.Errorf("%s: the file is written, but its directory is not flushed to the disk: %w", a.target, err)
+			return fmt.Errorf("%s: the file is written, but its directory is not flushed to the disk: %w", a.name, err)
 		}
+	}
+	return nil
+}
+
+// flush flushes the file to the disk.
+func (a *atomicFile) flush() error {
+	if err := a.file.Sync(); err != nil {
+		return fmt.Errorf("%s: %w", a.name, err)
+	}
+	return nil
+}
+
+// rename gives the file its name and closes it.
+func (a *atomicFile) rename() error {
+	// The lock goes with the file, so that the file is closed last where open files can be renamed.
+	if !renamesOpenFiles {
+		if err := a.file.Close(); err != nil {
+			return fmt.Errorf("%s: %w", a.name, err)
+		}
+	}
+	if err := os.Rename(a.temp, a.target); err != nil {
+		return fmt.Errorf("%s: %w", a.name, err)
+	}
+	if renamesOpenFiles {
+		if err := a.file.Close(); err != nil {
+			return fmt.Errorf("%s: %w", a.name, err)
+		}
+	}
+	return nil
+}
+
+// commitNew gives the file its name unless something has it: then the error wraps [fs.ErrExist].
+func (a *atomicFile) commitNew() error {
+	if err := os.Link(a.temp, a.target); err == nil || errors.Is(err, fs.ErrExist) {
+		return errors.Join(err, a.discard())
+	}
+	// Not every file system has links. What comes between the look and the renaming is lost there.
+	if _, err := os.Lstat(a.target); err == nil {
+		return errors.Join(fmt.Errorf("%s: %w", a.name, fs.ErrExist), a.discard())
+	}
+	if err := a.rename(); err != nil {
+		return errors.Join(err, a.discard())
 	}
 	return nil
 }
@@ -195,13 +226,25 @@ func (a *atomicFile) discard() error {
 	return err
 }
 
-// RemoveStale removes the temporary files that earlier runs on this machine have left beside path because they were
-// killed, and returns their paths. Files that a running process, this one included, is still writing are not touched:
-// they are locked. On systems and file systems without such locks nothing is removed. [Create] calls this for its path.
+// RemoveStale removes the temporary files and directories that earlier runs on this machine have left beside path, or in
+// it if it is a model directory, because they were killed, and returns their paths. Files that a running process, this
+// one included, is still writing are not touched: they are locked. On systems and file systems without such locks
+// nothing is removed. [Create] calls this for its path.
 //
 // A path without such files, or in no directory, is no error.
 func RemoveStale(path string) ([]string, error) {
-	dir := filepath.Dir(path)
+	path = filepath.Clean(path)
+	prefix := tempPrefix(path)
+	removed, err := removeStaleIn(filepath.Dir(path), func(name string) bool { return isTemp(name, prefix) })
+	if info, statErr := os.Stat(path); statErr != nil || !info.IsDir() {
+		return removed, err
+	}
+	inside, insideErr := removeStaleIn(path, isShardTemp)
+	return append(removed, inside...), errors.Join(err, insideErr)
+}
+
+// removeStaleIn removes the stale files and directories among those in dir whose names match.
+func removeStaleIn(dir string, match func(name string) bool) ([]string, error) {
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -209,11 +252,10 @@ func RemoveStale(path string) ([]string, error) {
 		}
 		return nil, err
 	}
-	prefix := tempPrefix(path)
 	var removed []string
 	var errs []error
 	for _, d := range names {
-		if !d.Type().IsRegular() || !isTemp(d.Name(), prefix) {
+		if !d.Type().IsRegular() && !d.IsDir() || !match(d.Name()) {
 			continue
 		}
 		temp := filepath.Join(dir, d.Name())
@@ -226,7 +268,7 @@ func RemoveStale(path string) ([]string, error) {
 	return removed, errors.Join(errs...)
 }
 
-// removeIfStale removes the temporary file if nobody holds its lock.
+// removeIfStale removes the temporary file or directory if nobody holds its lock.
 func removeIfStale(temp string) (bool, error) {
 	f, err := openForLock(temp)
 	if err != nil {
@@ -240,7 +282,7 @@ func removeIfStale(temp string) (bool, error) {
 	if lock(f) != lockHeld || !isAt(f, temp) {
 		return false, nil
 	}
-	if err := os.Remove(temp); err != nil {
+	if err := os.RemoveAll(temp); err != nil {
 		return false, err
 	}
 	return true, nil

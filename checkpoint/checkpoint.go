@@ -1,15 +1,27 @@
 // Package checkpoint opens, lists, reads and writes model files.
 //
-// [Open] reads the header of a file and nothing else: a [Model] says which tensors there are, and reads any part of
-// their data when asked. [Create] takes the tensors first and their data afterwards, in any order and from any number
-// of goroutines; the file appears under its name, complete, when [Writer.Commit] is called, or not at all.
+// [Open] reads headers and nothing else: a [Model] says which tensors there are, and reads any part of their data when
+// asked. [Create] takes the tensors first and their data afterwards, in any order and from any number of goroutines; the
+// model appears under its name, complete, when [Writer.Commit] is called, or not at all.
 //
-// The format is safetensors, one file for each model.
+// # Formats
+//
+// The format of models is safetensors: one file, or a directory of shards, each a file of that format, with an index,
+// model.safetensors.index.json, that says which tensor is in which shard. [WithShards] and [WithMaxShardSize] write such
+// directories; [CopySideFiles] copies the files that a model directory has besides.
+//
+// Files of NumPy are read and written too: .npy, versions 1 to 3, whose one tensor is called "array", and .npz, stored or
+// deflated, where the tensor in w.npy is called "w"; what is written is version 1, and stored. Booleans, integers of 8 to
+// 64 bits, floats of 16, 32 and 64 bits and complex numbers of two floats of 32 bits are read, in either order of bytes,
+// and from arrays in the order of C or of Fortran. An array in Fortran's order is put in order while it is read, which
+// takes several times as long. A deflated array goes to a temporary file, in the directory that [os.TempDir] names, when
+// its first byte is read, so that no more than a buffer of it is in memory; its checksum is checked then. That of a
+// stored array is not.
 //
 // # Bytes
 //
-// The data of a tensor is row-major and little-endian, in the file and in every []byte of this package. On a big-endian
-// machine it is the caller who converts, as encoding/binary does.
+// The data of a tensor is row-major and little-endian in every []byte of this package. On a big-endian machine it is the
+// caller who converts, as encoding/binary does.
 //
 // # What is checked
 //
@@ -17,6 +29,10 @@
 // implementation accepts, with these exceptions: names of tensors and keys of the metadata that come twice are refused,
 // which the format forbids and that implementation does not see; so are tensors written as arrays instead of objects,
 // and dimensions beyond the int64 range.
+//
+// An index and its shards have to say the same: each tensor is in one shard, and that is where the index says. Names of
+// shards are plain names of files in the directory of the index. The total_size of an index is often wrong and not looked
+// at.
 //
 // Headers are treated as hostile: no memory is taken on the word of a length or an offset before it was compared with
 // the size of the file, and errors say which file, which tensor and which field, what was found and what was wanted.

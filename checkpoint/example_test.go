@@ -158,3 +158,168 @@ func ExampleParseDType() {
 	// BF16 16 true false <nil>
 	// unknown dtype "float32"
 }
+
+// A model of one file is written in shards of at most 300 bytes of data, and read from the directory.
+func ExampleWithMaxShardSize() {
+	from, err := checkpoint.Open("testdata/reference.safetensors")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer from.Close()
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "model")
+
+	tensors := from.Tensors()
+	w, err := checkpoint.Create(path, tensors, from.Metadata(), checkpoint.WithMaxShardSize(300))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer w.Close()
+	for _, t := range tensors {
+		p := make([]byte, t.Bytes())
+		if _, err := from.ReadAt(t.Name, p, 0); err != nil && len(p) > 0 {
+			log.Fatal(err)
+		}
+		if _, err := w.WriteAt(t.Name, p, 0); err != nil {
+			log.Fatal(err)
+		}
+	}
+	if err := w.Commit(); err != nil {
+		log.Fatal(err)
+	}
+
+	m, err := checkpoint.Open(path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	fmt.Println(filepath.Base(m.Dir()), filepath.Base(m.Index()))
+	for _, s := range m.Shards() {
+		fmt.Println(s.File, len(s.Tensors))
+	}
+	// Output:
+	// model model.safetensors.index.json
+	// model-00001-of-00004.safetensors 18
+	// model-00002-of-00004.safetensors 24
+	// model-00003-of-00004.safetensors 15
+	// model-00004-of-00004.safetensors 6
+}
+
+// A model directory is made like another: the same shards, and the same files beside them.
+func ExampleWithShards() {
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	tensors := []checkpoint.Tensor{{Name: "a", DType: checkpoint.F32}, {Name: "b", DType: checkpoint.F32}}
+	layout := []checkpoint.Shard{
+		{File: "first.safetensors", Tensors: []string{"b"}},
+		{File: "second.safetensors", Tensors: []string{"a"}},
+	}
+	create := func(path string, layout []checkpoint.Shard) {
+		w, err := checkpoint.Create(path, tensors, nil, checkpoint.WithShards(layout))
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer w.Close()
+		for _, t := range tensors {
+			if _, err := w.WriteAt(t.Name, make([]byte, 4), 0); err != nil {
+				log.Fatal(err)
+			}
+		}
+		if err := w.Commit(); err != nil {
+			log.Fatal(err)
+		}
+	}
+	one, two := filepath.Join(dir, "one"), filepath.Join(dir, "two")
+	create(one, layout)
+	if err := os.WriteFile(filepath.Join(one, "config.json"), []byte("{}\n"), 0o666); err != nil {
+		log.Fatal(err)
+	}
+
+	m, err := checkpoint.Open(one)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	create(two, m.Shards())
+	copied, skipped, err := checkpoint.CopySideFiles(m, two)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("copied", copied, "skipped", skipped)
+	index, err := os.ReadFile(filepath.Join(two, "model.safetensors.index.json"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Print(string(index))
+	// Output:
+	// copied [config.json] skipped []
+	// {
+	//   "metadata": {
+	//     "total_size": 8
+	//   },
+	//   "weight_map": {
+	//     "a": "second.safetensors",
+	//     "b": "first.safetensors"
+	//   }
+	// }
+}
+
+// Arrays of NumPy are read as other tensors are, whatever their order of bytes.
+func ExampleOpen_numpy() {
+	m, err := checkpoint.Open("testdata/numpy/stored.npz")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	for _, t := range m.Tensors() {
+		fmt.Println(t)
+	}
+	p := make([]byte, 2)
+	if _, err := m.ReadAt("layer/b", p, 4); err != nil { // big-endian in the file
+		log.Fatal(err)
+	}
+	fmt.Printf("%#04x\n", binary.LittleEndian.Uint16(p))
+	// Output:
+	// "" U8 [2]
+	// "f" F64 [2 3]
+	// "größe" I64 []
+	// "layer/b" F16 [3]
+	// "none" F32 [0]
+	// "w" F32 [2 3]
+	// 0x4b00
+}
+
+// An archive is written for NumPy, which calls the arrays as the tensors are called.
+func ExampleCreate_numpy() {
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "model.npz")
+	w, err := checkpoint.Create(path, []checkpoint.Tensor{{Name: "w", DType: checkpoint.U8, Shape: []int64{2, 2}}}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.WriteAt("w", []byte{1, 2, 3, 4}, 0); err != nil {
+		log.Fatal(err)
+	}
+	if err := w.Commit(); err != nil {
+		log.Fatal(err)
+	}
+	m, err := checkpoint.Open(path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	fmt.Println(m.Tensors())
+	// Output: ["w" U8 [2 2]]
+}

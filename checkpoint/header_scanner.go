@@ -18,16 +18,28 @@ type headerScanner struct {
 	text    []byte
 	pos     int
 	depth   int    // of open arrays and objects
+	inIndex bool   // the text is that of an index, for errors
 	scratch []byte // the last string that had escapes
 }
 
-// A syntaxError says at which byte of the header something else was wanted.
+// A syntaxError says at which byte of the header, or of the index, something else was wanted.
 type syntaxError struct {
-	pos  int
-	what string
+	pos     int
+	what    string
+	inIndex bool
 }
 
-func (e *syntaxError) Error() string { return "header byte " + strconv.Itoa(e.pos) + ": " + e.what }
+func (e *syntaxError) Error() string {
+	text := "header"
+	if e.inIndex {
+		text = "index"
+	}
+	return text + " byte " + strconv.Itoa(e.pos) + ": " + e.what
+}
+
+func (s *headerScanner) errorAt(pos int, what string) error {
+	return &syntaxError{pos: pos, what: what, inIndex: s.inIndex}
+}
 
 // fail returns an error about the byte at the scanner's position.
 func (s *headerScanner) fail(want string) error {
@@ -39,7 +51,7 @@ func (s *headerScanner) fail(want string) error {
 			got = fmt.Sprintf("byte 0x%02x", s.text[s.pos])
 		}
 	}
-	return &syntaxError{s.pos, "got " + got + ", want " + want}
+	return s.errorAt(s.pos, "got "+got+", want "+want)
 }
 
 // next skips white space and returns the byte that follows, which stays unread; zero at the end.
@@ -79,7 +91,7 @@ func (s *headerScanner) enter(open byte, want string) error {
 		return err
 	}
 	if s.depth == maxDepth {
-		return &syntaxError{s.pos - 1, "nested more than " + strconv.Itoa(maxDepth) + " deep"}
+		return s.errorAt(s.pos-1, "nested more than "+strconv.Itoa(maxDepth)+" deep")
 	}
 	s.depth++
 	return nil
@@ -241,7 +253,7 @@ func (s *headerScanner) unicodeEscape() (rune, error) {
 			return pair, nil
 		}
 	}
-	return 0, &syntaxError{start, fmt.Sprintf("got \\u%04x, which is half of a surrogate pair, want both halves", r)}
+	return 0, s.errorAt(start, fmt.Sprintf("got \\u%04x, which is half of a surrogate pair, want both halves", r))
 }
 
 // hex4 reads four hexadecimal digits.
@@ -283,12 +295,12 @@ func (s *headerScanner) uint() (uint64, error) {
 		}
 		d := uint64(c - '0')
 		if n > (1<<64-1)/10 || n*10 > 1<<64-1-d {
-			return 0, &syntaxError{start, "the integer overflows 64 bits"}
+			return 0, s.errorAt(start, "the integer overflows 64 bits")
 		}
 		n = n*10 + d
 	}
 	if s.text[start] == '0' && s.pos > start+1 {
-		return 0, &syntaxError{start, "got a leading zero, want " + want}
+		return 0, s.errorAt(start, "got a leading zero, want "+want)
 	}
 	if s.pos < len(s.text) {
 		switch s.text[s.pos] {
@@ -367,7 +379,7 @@ func (s *headerScanner) skipNumber() error {
 		return err
 	}
 	if _, err := strconv.ParseFloat(string(s.text[start:s.pos]), 64); err != nil {
-		return &syntaxError{start, "the number is out of range"}
+		return s.errorAt(start, "the number is out of range")
 	}
 	return nil
 }

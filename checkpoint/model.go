@@ -6,16 +6,23 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 )
 
-// A Model is a model file opened for reading. Its methods may be called from several goroutines at once, Close
+// A Model is a model file, or the files of a model directory, opened for reading. Its methods may be called from several goroutines at once, Close
 // excepted.
 type Model struct {
 	path     string
 	entries  []entry // sorted by name
 	metadata map[string]string
 	sources  []*source
+	inflated []*inflated
+	dir      string  // of a model directory, or empty
+	index    string  // path of the index file, or empty
+	shards   []Shard // by name of the file
 }
 
 // An entry is a tensor and where its data is.
@@ -24,6 +31,15 @@ type entry struct {
 	source *source
 	offset int64 // in the source
 	size   int64
+	array  *array // for data that is not in the file as it is read, or nil
+}
+
+// readFull fills p from byte off of the data, which has to have as many.
+func (e *entry) readFull(p []byte, off int64) (int, error) {
+	if e.array != nil {
+		return e.array.readAt(p, off)
+	}
+	return e.source.readFull(p, e.offset+off)
 }
 
 // An OpenOption changes what [Open] accepts.
@@ -37,7 +53,7 @@ type openOptions struct {
 // [Create] writes. It is the limit of the reference implementation.
 const DefaultHeaderLimit = 100_000_000
 
-// WithHeaderLimit sets the longest header, in bytes, that is read; a longer one is an error that wraps
+// WithHeaderLimit sets the longest header or index, in bytes, that is read; a longer one is an error that wraps
 // [ErrHeaderLimit]. Zero or less means [DefaultHeaderLimit]. A header takes up to ten times its length in memory while
 // it is read. Those of large language models have about 100 bytes for each tensor, 100 kB in all: a service that opens
 // files of strangers does well with 1 to 16 MB.
@@ -45,7 +61,15 @@ func WithHeaderLimit(bytes int64) OpenOption {
 	return func(o *openOptions) { o.headerLimit = bytes }
 }
 
-// Open opens the model file at path. It reads and checks the header, and keeps the file open until [Model.Close].
+// Open opens the model at path: a file; a directory with model.safetensors.index.json, or else with model.safetensors;
+// or an index file, which is what the name of it says if it ends with ".index.json". It reads and checks all headers,
+// and keeps the files open until [Model.Close].
+//
+// A file whose name ends with ".npy" or ".npz", in lower or upper case, is read as NumPy writes it, any other file as
+// safetensors.
+//
+// The shards that an index names have to be in its directory, or symbolic links there, and to have exactly the tensors
+// that it maps to them. Of several shards, the metadata is that of the first.
 //
 // A file that breaks a rule of the format is a [FormatError]; a header over the limit wraps [ErrHeaderLimit]; a path
 // that is no regular file, and any failure to open or read it, are errors too.
@@ -57,11 +81,36 @@ func Open(path string, opts ...OpenOption) (*Model, error) {
 	if o.headerLimit <= 0 {
 		o.headerLimit = DefaultHeaderLimit
 	}
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return openDirectory(path, o)
+	case strings.HasSuffix(path, indexSuffix):
+		return openIndex(path, o)
+	}
+	switch strings.ToLower(filepath.Ext(path)) {
+	case npyExtension:
+		return openFile(path, o, readNPY)
+	case npzExtension:
+		return openFile(path, o, readNPZ)
+	}
+	return openSafetensors(path, o)
+}
+
+// openSafetensors opens the model of one file in safetensors format.
+func openSafetensors(path string, o openOptions) (*Model, error) {
+	return openFile(path, o, readSafetensors)
+}
+
+// openFile opens a file and makes a model of it.
+func openFile(path string, o openOptions, read func(*source, openOptions) (*Model, error)) (*Model, error) {
 	s, err := openSource(path)
 	if err != nil {
 		return nil, err
 	}
-	m, err := readSafetensors(s, o)
+	m, err := read(s, o)
 	if err != nil {
 		s.Close()
 		return nil, err
@@ -71,6 +120,30 @@ func Open(path string, opts ...OpenOption) (*Model, error) {
 
 // Path returns the path that was given to [Open].
 func (m *Model) Path() string { return m.path }
+
+// Dir returns the directory of a model that was opened as a directory or as an index file, and "" for a model that was
+// opened as a file of tensors.
+func (m *Model) Dir() string { return m.dir }
+
+// Index returns the path of the index file that says which tensor is in which shard, and "" if there is none.
+func (m *Model) Index() string { return m.index }
+
+// Shards returns the files of the model, sorted by name, and the tensors in each: one file if there is no index. The
+// slices are the caller's.
+func (m *Model) Shards() []Shard {
+	if m.index == "" {
+		names := make([]string, len(m.entries))
+		for i := range m.entries {
+			names[i] = m.entries[i].Name
+		}
+		return []Shard{{File: filepath.Base(m.sources[0].path), Tensors: names}}
+	}
+	shards := slices.Clone(m.shards)
+	for i := range shards {
+		shards[i].Tensors = slices.Clone(shards[i].Tensors)
+	}
+	return shards
+}
 
 // Tensors returns all tensors, sorted by name. The slice is the caller's; the shapes in it are shared and must not be
 // changed.
@@ -100,7 +173,8 @@ func (m *Model) find(name string) *entry {
 	return &m.entries[i]
 }
 
-// Metadata returns a copy of the file's free-form metadata, "format" among others. It is nil if there is none.
+// Metadata returns a copy of the free-form metadata of the file, or of the first shard, "format" among others. It is nil
+// if there is none.
 func (m *Model) Metadata() map[string]string { return maps.Clone(m.metadata) }
 
 // ReadAt reads the data of the named tensor from byte off of it into p. It is [TensorReader.ReadAt] behind a search for
@@ -127,8 +201,8 @@ func (m *Model) noTensor(name string) error {
 	return fmt.Errorf("%s: %w %s", m.path, ErrNoTensor, quote(name))
 }
 
-// Unchanged returns an error that wraps [ErrChanged] if the file is not as it was when it was opened, going by its size
-// and its time of modification. Called after the last read, it says whether all that was read belongs together, as far
+// Unchanged returns an error that wraps [ErrChanged] if a file is not as it was when it was opened, going by its size and
+// its time of modification. Called after the last read, it says whether all that was read belongs together, as far
 // as the clock of the file system can tell: two changes within its resolution, some milliseconds, look like one. A file
 // that was replaced by another of the same name is unchanged: the old one remains readable until [Model.Close].
 func (m *Model) Unchanged() error {
@@ -140,11 +214,14 @@ func (m *Model) Unchanged() error {
 	return nil
 }
 
-// Close closes the file. Reads fail from then on. A second Close returns an error that wraps [os.ErrClosed].
+// Close closes all files. Reads fail from then on. A second Close returns an error that wraps [os.ErrClosed].
 func (m *Model) Close() error {
-	errs := make([]error, len(m.sources))
-	for i, s := range m.sources {
-		errs[i] = s.Close()
+	var errs []error
+	for _, d := range m.inflated {
+		errs = append(errs, d.Close())
+	}
+	for _, s := range m.sources {
+		errs = append(errs, s.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -162,7 +239,7 @@ func (m *Model) readAt(e *entry, p []byte, off int64) (int, error) {
 		p = p[:e.size-off]
 		end = io.EOF
 	}
-	n, err := e.source.readFull(p, e.offset+off)
+	n, err := e.readFull(p, off)
 	if err != nil {
 		return n, fmt.Errorf("%s: tensor %s: read %d of %d bytes at byte %d: %w",
 			e.source.path, quote(e.Name), n, len(p), off, err)

@@ -85,7 +85,7 @@ func inTensor(name string, err error) error {
 // other tensors or the size of the file.
 func parseHeader(text []byte) (*header, error) {
 	if !utf8.Valid(text) {
-		return nil, invalidUTF8(text)
+		return nil, invalidUTF8(text, false)
 	}
 	// Every tensor has this key. Only a hostile header has it more often, and no more than once in 14 bytes.
 	h := &header{entries: make([]entry, 0, bytes.Count(text, []byte(`"data_offsets"`)))}
@@ -120,12 +120,12 @@ func parseHeader(text []byte) (*header, error) {
 }
 
 // invalidUTF8 says where the text is no UTF-8.
-func invalidUTF8(text []byte) error {
+func invalidUTF8(text []byte, inIndex bool) error {
 	var pos int
 	for {
 		r, size := utf8.DecodeRune(text[pos:])
 		if r == utf8.RuneError && size <= 1 {
-			return &syntaxError{pos, "not valid UTF-8"}
+			return &syntaxError{pos: pos, what: "not valid UTF-8", inIndex: inIndex}
 		}
 		pos += size
 	}

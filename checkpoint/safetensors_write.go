@@ -30,6 +30,11 @@ type safetensorsLayout struct {
 	size    int64   // of the file
 }
 
+// file returns the layout of the file.
+func (l *safetensorsLayout) file() *fileLayout {
+	return &fileLayout{blocks: []block{{0, l.head}}, entries: l.entries, size: l.size}
+}
+
 // layOutSafetensors checks the tensors and lays out the file as the reference implementation does: tensors by dtype,
 // the last of the list first, then by name, bytewise. The bytes depend on the tensors and the metadata alone, not on
 // the order in which they are given.

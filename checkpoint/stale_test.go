@@ -16,14 +16,26 @@ import (
 // killedPath tells the process that TestRemoveStale starts what to write.
 const killedPath = "CHECKPOINT_TEST_KILLED_PATH"
 
+// killedShards tells it to write shards.
+const killedShards = "CHECKPOINT_TEST_KILLED_SHARDS"
+
 func TestMain(m *testing.M) {
 	if path := os.Getenv(killedPath); path != "" {
-		w, err := Create(path, twoTensors, nil)
+		var opts []CreateOption
+		if os.Getenv(killedShards) != "" {
+			opts = append(opts, WithMaxShardSize(1))
+		}
+		w, err := Create(path, twoTensors, nil, opts...)
 		if err != nil {
 			os.Stdout.WriteString(err.Error() + "\n")
 			os.Exit(1)
 		}
-		os.Stdout.WriteString(w.file.temp + "\n")
+		switch out := w.out.(type) {
+		case *atomicFile:
+			os.Stdout.WriteString(out.temp + "\n")
+		case *outputDirectory:
+			os.Stdout.WriteString(out.temp + "\n")
+		}
 		time.Sleep(time.Minute)
 		os.Exit(1)
 	}
@@ -91,7 +103,7 @@ func TestRemoveStale(t *testing.T) {
 	if removed, err := RemoveStale(path); !slices.Equal(removed, []string{left}) || err != nil {
 		t.Errorf("removed %q, %v, want %q", removed, err, left)
 	}
-	for _, name := range append(other, link, kept, own.file.temp, path) {
+	for _, name := range append(other, link, kept, own.out.(*atomicFile).temp, path) {
 		if _, err := os.Lstat(name); err != nil {
 			t.Errorf("removed, but not stale: %v", err)
 		}
@@ -109,6 +121,46 @@ func TestCreateRemovesStale(t *testing.T) {
 	killed.Wait()
 	write(t, path, nil, nil, nil)
 	wantFiles(t, filepath.Dir(path), "m.safetensors")
+}
+
+// So do a directory that was not there before, and files in one that was.
+func TestRemoveStaleShards(t *testing.T) {
+	t.Setenv(killedShards, "1")
+	for _, exists := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "out")
+		if exists {
+			if err := os.Mkdir(path, 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}
+		killed, left := writerProcess(t, path)
+		inside := left
+		if exists {
+			inside = path
+		}
+		if removed, err := RemoveStale(path); len(removed) != 0 || err != nil {
+			t.Errorf("while it is running, %v is removed, %v", removed, err)
+		}
+		killed.Process.Kill()
+		killed.Wait()
+		if n := len(readDir(t, inside)); n != 3 {
+			t.Errorf("a killed process has left %d files in %s, want 3", n, inside)
+		}
+		other := filepath.Join(filepath.Dir(path), "out2"+strings.TrimPrefix(tempPrefix(path), ".out")+"0000000000000000.tmp")
+		if err := os.Mkdir(other, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		removed, err := RemoveStale(path)
+		if err != nil || exists && len(removed) != 3 || !exists && !slices.Equal(removed, []string{left}) {
+			t.Errorf("removed %q, %v", removed, err)
+		}
+		want := []string{filepath.Base(other)}
+		if exists {
+			want = []string{"out", filepath.Base(other)}
+			wantFiles(t, path)
+		}
+		wantFiles(t, filepath.Dir(path), want...)
+	}
 }
 
 // A file that was removed between its creation and its lock is not used.

@@ -4,34 +4,86 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 )
 
 // A Writer writes a model file. It is made by [Create] and has to be closed.
 type Writer struct {
 	path  string
-	parts []part // sorted by name
-	file  *atomicFile
+	parts []*part // sorted by name
+	out   output
 	sync  bool
+
+	finish func() error // once all data is written; may be nil
 
 	mu   sync.Mutex
 	done bool
 }
 
-// A part is a tensor of the file and what is written of it.
+// An output is an atomicFile or an outputDirectory. After either call it is done with.
+type output interface {
+	commit(sync bool) error
+	discard() error
+}
+
+// A part is a tensor of the model and what is written of it.
 type part struct {
 	entry
+	file    *atomicFile
 	mu      sync.Mutex
 	written spans
 }
 
-// A CreateOption changes how [Create] writes a file. No option changes a byte of it.
+// A CreateOption changes how [Create] writes a model: to the disk or not, in one file or in shards. No option changes a
+// byte of any tensor.
 type CreateOption func(*createOptions)
 
 type createOptions struct {
-	sync bool
+	sync         bool
+	hasLayout    bool
+	layout       []Shard
+	hasShardSize bool
+	maxShardSize int64
+}
+
+// sharded reports whether the path is that of a model directory.
+func (o *createOptions) sharded() bool { return o.hasLayout || o.hasShardSize }
+
+// plan divides the tensors into files.
+func (o *createOptions) plan(tensors []Tensor) ([]shardPlan, error) {
+	if err := checkNames(tensors); err != nil {
+		return nil, err
+	}
+	switch {
+	case o.hasLayout && o.hasShardSize:
+		return nil, errors.New("both a layout of shards and a maximum size of them are given, want one of them")
+	case o.hasLayout:
+		return planShards(tensors, o.layout)
+	case o.maxShardSize <= 0:
+		return nil, fmt.Errorf("maximum size of shards is %d bytes, want more than zero", o.maxShardSize)
+	}
+	return splitShards(tensors, o.maxShardSize), nil
+}
+
+// WithShards makes a model directory of the path, with the shards of the layout, which may be [Model.Shards] of another
+// model, and model.safetensors.index.json. A tensor that the layout does not have goes into the last shard; what the
+// layout has and the model does not is left out, and so is a shard without tensors. One shard called model.safetensors
+// has no index. The names of the files have to be plain and to end with ".safetensors".
+func WithShards(layout []Shard) CreateOption {
+	return func(o *createOptions) { o.hasLayout, o.layout = true, layout }
+}
+
+// WithMaxShardSize makes a model directory of the path, with shards of at most so many bytes of data, called
+// model-00001-of-00002.safetensors and so on, and model.safetensors.index.json. Tensors are put into them in the order
+// of their names; a tensor that is larger has a shard of its own. If one shard is enough it is called model.safetensors
+// and has no index.
+func WithMaxShardSize(bytes int64) CreateOption {
+	return func(o *createOptions) { o.hasShardSize, o.maxShardSize = true, bytes }
 }
 
 // WithoutSync leaves out the flushing of the file to the disk in [Writer.Commit]. The old file or the whole new one is
@@ -45,6 +97,11 @@ func WithoutSync() CreateOption {
 // "format": "pt" is added unless it has a format. The order of the tensors does not matter: bytes of equal content are
 // equal.
 //
+// A path that ends with ".npy" or ".npz", in lower or upper case, is written for NumPy: as version 1, little-endian,
+// row-major; a .npz stored, not deflated, with the checksums that Commit makes by reading everything back. Such files
+// keep no metadata, and there is none of the name of the one tensor of a .npy. Dtypes that NumPy does not have, BF16 among
+// them, are an error.
+//
 // The data goes to a temporary file in the directory of path; [Writer.Commit] puts it in the place of path in one step.
 // Until then, what stands at path is untouched, so it may also be the file of an open [Model]. (On Windows such a model
 // has to be closed before Commit: open files cannot be replaced there.) The whole space is reserved at once where
@@ -52,10 +109,16 @@ func WithoutSync() CreateOption {
 //
 // The new file has the permissions of the one it replaces, or those of any new file. A file that nobody may write,
 // going by its permissions, is not replaced. A symbolic link at path is replaced by the file; what it points to remains
-// as it is, since stores of model files keep them under the hash of their contents and link to them. A link to a device,
-// a pipe or a directory is refused.
+// as it is, since stores of model files keep them under the hash of their contents and link to them.
 //
 // Temporary files that killed runs have left for the same path are removed first, as [RemoveStale] does it.
+//
+// With [WithShards] or [WithMaxShardSize], path is a directory, and everything above holds for its files. A directory that
+// does not exist appears with all of them in one step. In one that exists, Commit renames file after file, once all of
+// them are complete and flushed, and the index last; other files are left alone. If it replaces shards, the old index is
+// removed before: a run that is killed between two renames leaves a directory without an index, which [Open] refuses,
+// and never one whose index speaks of shards of two models. A directory with a model that would make it ambiguous which
+// one is meant, model.safetensors beside an index, is an error of Create.
 //
 // Tensors have to pass [Tensor.Validate]; names have to be unique and valid UTF-8, and "__metadata__" is reserved. A
 // header over [DefaultHeaderLimit] is an error that wraps [ErrHeaderLimit]. After any error, nothing is left behind.
@@ -64,23 +127,137 @@ func Create(path string, tensors []Tensor, metadata map[string]string, opts ...C
 	for _, opt := range opts {
 		opt(&o)
 	}
-	l, err := layOutSafetensors(tensors, metadata)
+	if o.sharded() {
+		return createShards(path, tensors, metadata, o)
+	}
+	l, err := layOut(path, tensors, metadata)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	f, err := createAtomic(path, l.size)
+	f, err := createAtomic(path, path, l.size)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := f.file.WriteAt(l.head, 0); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: header: %w", path, err), f.discard())
+	w := &Writer{path: path, out: f, sync: o.sync}
+	if l.finish != nil {
+		w.finish = func() error { return l.finish(f.file) }
 	}
-	w := &Writer{path: path, parts: make([]part, len(l.entries)), file: f, sync: o.sync}
-	slices.SortFunc(l.entries, func(a, b entry) int { return cmp.Compare(a.Name, b.Name) })
-	for i := range l.entries {
-		w.parts[i].entry = l.entries[i]
+	if err := w.begin(f, l); err != nil {
+		return nil, errors.Join(err, f.discard())
 	}
+	w.sortParts()
 	return w, nil
+}
+
+// A fileLayout is a file before its data: the bytes around that, and where every tensor goes.
+type fileLayout struct {
+	blocks  []block
+	entries []entry // offsets are in the file
+	size    int64
+	finish  func(*os.File) error // writes what depends on the data; nil if nothing does
+}
+
+// A block is bytes and where they go.
+type block struct {
+	offset int64
+	bytes  []byte
+}
+
+// layOut lays out a file in the format that its name says.
+func layOut(path string, tensors []Tensor, metadata map[string]string) (*fileLayout, error) {
+	switch strings.ToLower(filepath.Ext(path)) {
+	case npyExtension:
+		return layOutNPY(tensors)
+	case npzExtension:
+		return layOutNPZ(tensors, zip64Mark)
+	}
+	l, err := layOutSafetensors(tensors, metadata)
+	if err != nil {
+		return nil, err
+	}
+	return l.file(), nil
+}
+
+// begin writes the blocks of a file and adds its tensors.
+func (w *Writer) begin(f *atomicFile, l *fileLayout) error {
+	for _, b := range l.blocks {
+		if _, err := f.file.WriteAt(b.bytes, b.offset); err != nil {
+			return fmt.Errorf("%s: header: %w", f.name, err)
+		}
+	}
+	for i := range l.entries {
+		w.parts = append(w.parts, &part{entry: l.entries[i], file: f})
+	}
+	return nil
+}
+
+func (w *Writer) sortParts() {
+	slices.SortFunc(w.parts, func(a, b *part) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// createShards begins a model directory.
+func createShards(path string, tensors []Tensor, metadata map[string]string, o createOptions) (*Writer, error) {
+	plans, err := o.plan(tensors)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	layouts := make([]*fileLayout, len(plans))
+	var total int64
+	for i, p := range plans {
+		l, err := layOutSafetensors(p.tensors, metadata)
+		if err != nil {
+			return nil, fmt.Errorf("%s: shard %s: %w", path, quote(p.file), err)
+		}
+		if l.size > math.MaxInt64-total {
+			return nil, fmt.Errorf("%s: the shards would have more than %d bytes", path, int64(math.MaxInt64))
+		}
+		total += l.size
+		layouts[i] = l.file()
+	}
+	d, err := createDirectory(path)
+	if err != nil {
+		return nil, err
+	}
+	w := &Writer{path: path, out: d, sync: o.sync}
+	if err := w.beginShards(d, plans, layouts); err != nil {
+		return nil, errors.Join(err, d.discard())
+	}
+	w.sortParts()
+	return w, nil
+}
+
+// beginShards creates the files of the directory. A model in one file that has the usual name needs no index.
+func (w *Writer) beginShards(d *outputDirectory, plans []shardPlan, layouts []*fileLayout) error {
+	withIndex := len(plans) > 1 || plans[0].file != singleName
+	if err := d.checkOthers(plans, withIndex); err != nil {
+		return err
+	}
+	for i, l := range layouts {
+		f, err := d.add(plans[i].file, l.size)
+		if err != nil {
+			return err
+		}
+		d.shards = append(d.shards, f)
+		if err := w.begin(f, l); err != nil {
+			return err
+		}
+	}
+	if !withIndex {
+		return nil
+	}
+	text := appendIndex(nil, plans)
+	if len(text) > DefaultHeaderLimit {
+		return fmt.Errorf("%s: %w: an index of %d bytes, limit %d", w.path, ErrHeaderLimit, len(text), DefaultHeaderLimit)
+	}
+	f, err := d.add(indexName, int64(len(text)))
+	if err != nil {
+		return err
+	}
+	d.index = f
+	if _, err := f.file.WriteAt(text, 0); err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	return nil
 }
 
 // Path returns the path that was given to [Create].
@@ -101,20 +278,11 @@ func (w *Writer) WriteAt(name string, p []byte, off int64) (int, error) {
 // TensorWriter returns a writer for the data of the named tensor. The error wraps [ErrNoTensor] if there is no such
 // tensor.
 func (w *Writer) TensorWriter(name string) (*TensorWriter, error) {
-	// The parts are compared in place: they hold locks, which must not be copied.
-	lo, hi := 0, len(w.parts)
-	for lo < hi {
-		mid := int(uint(lo+hi) / 2)
-		if w.parts[mid].Name < name {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
-	}
-	if lo == len(w.parts) || w.parts[lo].Name != name {
+	i, ok := slices.BinarySearchFunc(w.parts, name, func(p *part, name string) int { return cmp.Compare(p.Name, name) })
+	if !ok {
 		return nil, fmt.Errorf("%s: %w %s", w.path, ErrNoTensor, quote(name))
 	}
-	return &TensorWriter{w, &w.parts[lo]}, nil
+	return &TensorWriter{w, w.parts[i]}, nil
 }
 
 // A TensorWriter writes the data of one tensor. It is an [io.WriterAt] and may be used from several goroutines at once.
@@ -136,7 +304,7 @@ func (t *TensorWriter) WriteAt(p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("%s: tensor %s: write of %d bytes at byte %d does not fit, the tensor has %d",
 			t.writer.path, quote(e.Name), len(p), off, e.size)
 	}
-	n, err := t.writer.file.file.WriteAt(p, e.offset+off)
+	n, err := e.file.file.WriteAt(p, e.offset+off)
 	e.mu.Lock()
 	e.written.add(off, off+int64(n))
 	e.mu.Unlock()
@@ -161,15 +329,19 @@ func (w *Writer) Commit() error {
 	}
 	w.done = true
 	if err := w.complete(); err != nil {
-		return errors.Join(err, w.file.discard())
+		return errors.Join(err, w.out.discard())
 	}
-	return w.file.commit(w.sync)
+	if w.finish != nil {
+		if err := w.finish(); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", w.path, err), w.out.discard())
+		}
+	}
+	return w.out.commit(w.sync)
 }
 
 // complete returns an error unless every byte was written.
 func (w *Writer) complete() error {
-	for i := range w.parts {
-		p := &w.parts[i]
+	for _, p := range w.parts {
 		p.mu.Lock()
 		n := p.written.size()
 		p.mu.Unlock()
@@ -189,7 +361,7 @@ func (w *Writer) Close() error {
 		return nil
 	}
 	w.done = true
-	return w.file.discard()
+	return w.out.discard()
 }
 
 // spans is a set of bytes: disjoint ranges that do not touch, in order. Writers go through a tensor from front to back,

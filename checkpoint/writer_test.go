@@ -478,7 +478,7 @@ func TestCreateTooLarge(t *testing.T) {
 	w, err := Create(path, []Tensor{{"a", U8, shape}, {"b", U8, shape}, {"c", U8, shape}}, nil)
 	if err == nil {
 		defer w.Close()
-		if info, err := w.file.file.Stat(); err != nil || info.Size() < 3<<60 {
+		if info, err := w.out.(*atomicFile).file.Stat(); err != nil || info.Size() < 3<<60 {
 			t.Fatalf("no error, but a file of %d bytes, %v", info.Size(), err)
 		}
 		t.Skip("this file system has files of 3 EiB")

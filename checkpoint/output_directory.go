@@ -1,0 +1,244 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// An outputDirectory is a model directory that is written: files under temporary names, which are put in their places
+// together.
+//
+// A directory that does not exist yet is itself written under a temporary name, and locked as an atomicFile is.
+type outputDirectory struct {
+	target string
+	temp   string        // the temporary directory; empty if the target exists
+	lock   *os.File      // of the temporary directory, where open ones can be renamed
+	shards []*atomicFile // in order
+	index  *atomicFile   // nil if there is one file and no index
+}
+
+// createDirectory begins a model directory. The caller adds the files, and discards it if that fails.
+func createDirectory(target string) (*outputDirectory, error) {
+	target = filepath.Clean(target)
+	_, _ = RemoveStale(target) // as in createAtomic
+
+	info, err := os.Stat(target)
+	switch {
+	case err == nil && !info.IsDir():
+		return nil, fmt.Errorf("%s: is a file, want a directory for the shards", target)
+	case err == nil:
+		return &outputDirectory{target: target}, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	if _, err := os.Lstat(target); err == nil {
+		return nil, fmt.Errorf("%s: is a symbolic link to nothing, want a directory for the shards", target)
+	}
+	temp, lock, err := openTempDirectory(target)
+	if err != nil {
+		return nil, err
+	}
+	return &outputDirectory{target: target, temp: temp, lock: lock}, nil
+}
+
+// openTempDirectory creates and locks a temporary directory for the target. It is openTemp for directories.
+func openTempDirectory(target string) (string, *os.File, error) {
+	prefix := filepath.Join(filepath.Dir(target), tempPrefix(target))
+	for range 100 {
+		temp := fmt.Sprintf("%s%0*x%s", prefix, randomDigits, rand.Uint64(), tempSuffix)
+		err := os.Mkdir(temp, 0o777)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return "", nil, fmt.Errorf("%s: %w", target, err)
+		}
+		if !renamesOpenFiles {
+			return temp, nil, nil
+		}
+		f, err := openForLock(temp)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", nil, errors.Join(fmt.Errorf("%s: %w", target, err), os.Remove(temp))
+		}
+		if lock(f) != lockTaken && isAt(f, temp) {
+			return temp, f, nil
+		}
+		f.Close()
+	}
+	return "", nil, fmt.Errorf("%s: cannot create a temporary directory: all names are taken", target)
+}
+
+// checkOthers returns an error if the files of the plan, beside those that the directory has already, would make a
+// directory in which nobody can tell which model is meant.
+func (d *outputDirectory) checkOthers(plans []shardPlan, withIndex bool) error {
+	if d.temp != "" {
+		return nil
+	}
+	other := indexName
+	if withIndex {
+		other = singleName
+		for _, p := range plans {
+			if p.file == singleName {
+				return nil // the new one takes its place
+			}
+		}
+	}
+	found, err := exists(filepath.Join(d.target, other))
+	if err != nil || !found {
+		return err
+	}
+	return fmt.Errorf("%s: has %s already, which would be ambiguous beside the files to be written: remove it, or choose another directory",
+		d.target, other)
+}
+
+// add creates a file of the directory.
+func (d *outputDirectory) add(name string, size int64) (*atomicFile, error) {
+	dir := d.target
+	if d.temp != "" {
+		dir = d.temp
+	}
+	return createAtomic(filepath.Join(dir, name), filepath.Join(d.target, name), size)
+}
+
+// files returns all files, the index last.
+func (d *outputDirectory) files() []*atomicFile {
+	if d.index == nil {
+		return d.shards
+	}
+	return append(d.shards[:len(d.shards):len(d.shards)], d.index)
+}
+
+// commit puts all files in their places.
+func (d *outputDirectory) commit(sync bool) error {
+	if sync {
+		for _, f := range d.files() {
+			if err := f.flush(); err != nil {
+				return errors.Join(err, d.discard())
+			}
+		}
+	}
+	if d.temp == "" {
+		return d.replace(sync)
+	}
+	if err := d.place(sync); err != nil {
+		return errors.Join(err, d.discard())
+	}
+	if err := os.Rename(d.temp, d.target); err != nil {
+		return errors.Join(fmt.Errorf("%s: %w", d.target, err), d.discard())
+	}
+	d.unlock()
+	return d.syncParent(sync, filepath.Dir(d.target))
+}
+
+// place renames all files in the temporary directory, which nobody else looks at.
+func (d *outputDirectory) place(sync bool) error {
+	for _, f := range d.files() {
+		if err := f.rename(); err != nil {
+			return err
+		}
+	}
+	if sync {
+		if err := syncDir(d.temp); err != nil {
+			return fmt.Errorf("%s: %w", d.target, err)
+		}
+	}
+	return nil
+}
+
+// replace renames the files in a directory that exists. Between two renames the old index would speak of new shards if
+// one has the name of an old one: then it goes first, and the directory has no model until the new index is there.
+func (d *outputDirectory) replace(sync bool) error {
+	if d.index != nil {
+		replaced, err := d.replacesShards()
+		if err == nil && replaced {
+			err = os.Remove(d.index.target)
+			if errors.Is(err, fs.ErrNotExist) {
+				err = nil
+			}
+			if err == nil && sync {
+				err = syncDir(d.target)
+			}
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", d.target, err), d.discard())
+		}
+	}
+	files := d.files()
+	for i, f := range files {
+		// No index may be on the disk before the names of its shards are.
+		if f == d.index && sync {
+			if err := syncDir(d.target); err != nil {
+				return errors.Join(fmt.Errorf("%s: %w", d.target, err), d.discard())
+			}
+		}
+		if err := f.rename(); err != nil {
+			if i > 0 {
+				err = fmt.Errorf("%w; %d of %d files are in place, and no index of them", err, i, len(files))
+			}
+			return errors.Join(err, d.discard())
+		}
+	}
+	return d.syncParent(sync, d.target)
+}
+
+// replacesShards reports whether a file in the directory has the name of one of the shards.
+func (d *outputDirectory) replacesShards() (bool, error) {
+	for _, f := range d.shards {
+		_, err := os.Lstat(f.target)
+		if err == nil {
+			return true, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+func (d *outputDirectory) syncParent(sync bool, dir string) error {
+	if !sync {
+		return nil
+	}
+	if err := syncDir(dir); err != nil {
+		return fmt.Errorf("%s: the model is written, but its directory is not flushed to the disk: %w", d.target, err)
+	}
+	return nil
+}
+
+// discard removes what is not in its place.
+func (d *outputDirectory) discard() error {
+	var errs []error
+	for _, f := range d.files() {
+		errs = append(errs, f.discard())
+	}
+	if d.temp != "" {
+		errs = append(errs, os.RemoveAll(d.temp))
+		d.unlock()
+	}
+	return errors.Join(errs...)
+}
+
+func (d *outputDirectory) unlock() {
+	if d.lock != nil {
+		d.lock.Close()
+	}
+}
+
+// isShardTemp reports whether name is that of a temporary file of this machine for a file of a model directory.
+func isShardTemp(name string) bool {
+	end := strings.LastIndex(name, hostSuffix())
+	if end < 1 {
+		return false
+	}
+	of := name[1:end]
+	return (strings.HasSuffix(of, shardExtension) || strings.HasSuffix(of, indexSuffix)) &&
+		isTemp(name, name[:end]+hostSuffix()) && name[0] == '.'
+}
