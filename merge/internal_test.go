@@ -3,6 +3,8 @@ package merge
 import (
 	"bytes"
 	"encoding/binary"
+	"os"
+	"path/filepath"
 	"testing"
 	"unsafe"
 
@@ -39,6 +41,38 @@ func TestAverageOtherByteOrder(t *testing.T) {
 	}
 	if x := binary.BigEndian.Uint32(b.out); x != 0x40000000 {
 		t.Errorf("got %#x, want %#x", x, 0x40000000)
+	}
+}
+
+// A model is closed if what is written to a path may replace a file of it.
+func TestCloseReplaced(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.Mkdir(file("d"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file("a"), file("b"), file("d/model.safetensors")} {
+		faultModel(t, path)
+	}
+	for target, want := range map[string][3]bool{
+		"a": {true, false, false}, "none": {}, "d": {false, false, true}, ".": {true, true, false},
+	} {
+		var models []*checkpoint.Model
+		for _, path := range []string{file("a"), file("b"), file("d")} {
+			m, err := checkpoint.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			models = append(models, m)
+		}
+		(&Plan{models: models}).closeReplaced(file(target))
+		for k, m := range models {
+			_, err := m.ReadAt("n", make([]byte, 8), 0)
+			if closed := err != nil; closed != want[k] {
+				t.Errorf("target %s: model %d is closed: %v, want %v", target, k, closed, want[k])
+			}
+		}
 	}
 }
 

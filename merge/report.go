@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/modelavg/modelavg/internal/printable"
 )
 
 // A Report says what a run did.
@@ -87,10 +89,10 @@ func (p *Plan) tensorCounts() string {
 			averaged++
 		case CopyFirst, CopyLast:
 			k := kind{s.Action, s.Sources[0]}
-			names[k] = append(names[k], s.Tensor.Name)
+			names[k] = append(names[k], printable.Name(s.Tensor.Name))
 		default:
 			k := kind{s.Action, 0}
-			names[k] = append(names[k], s.Tensor.Name)
+			names[k] = append(names[k], printable.Name(s.Tensor.Name))
 		}
 	}
 	text := plural(averaged, "tensor") + " averaged"

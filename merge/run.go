@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -29,11 +30,7 @@ import (
 // file is being flushed to the disk.
 func (p *Plan) Run(ctx context.Context, path string, progress func(done, total int64)) (*Report, error) {
 	start := time.Now()
-	tensors := make([]checkpoint.Tensor, len(p.Steps))
-	for i, s := range p.Steps {
-		tensors[i] = s.Tensor
-	}
-	w, err := checkpoint.Create(path, tensors, p.Metadata, p.create...)
+	w, err := checkpoint.Create(path, p.tensors(), p.Metadata, p.create...)
 	if err != nil {
 		return nil, err
 	}
@@ -66,15 +63,32 @@ func (p *Plan) Run(ctx context.Context, path string, progress func(done, total i
 	return report, nil
 }
 
-// closeReplaced closes the models whose file is the one at path.
+// tensors returns the tensors of the result.
+func (p *Plan) tensors() []checkpoint.Tensor {
+	tensors := make([]checkpoint.Tensor, len(p.Steps))
+	for i := range p.Steps {
+		tensors[i] = p.Steps[i].Tensor
+	}
+	return tensors
+}
+
+// closeReplaced closes the models of which a file may be replaced by what is written to path: the file there, or files in
+// the directory there.
 func (p *Plan) closeReplaced(path string) {
 	target, err := os.Stat(path)
 	if err != nil {
 		return // there is nothing to replace
 	}
 	for _, m := range p.models {
-		if file, err := os.Stat(m.Path()); err == nil && os.SameFile(file, target) {
-			m.Close()
+		dir := m.Dir()
+		if dir == "" {
+			dir = filepath.Dir(m.Path())
+		}
+		for _, part := range []string{m.Path(), dir} {
+			if info, err := os.Stat(part); err == nil && os.SameFile(info, target) {
+				m.Close()
+				break
+			}
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/modelavg/modelavg/checkpoint"
+	"github.com/modelavg/modelavg/internal/printable"
 )
 
 // Weights returns the effective weights for people: one line for each source, its weight and its path.
@@ -56,7 +57,7 @@ func (p *Plan) String() string {
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		fmt.Fprintf(w, "%v\t%v\t%v\t%s\t%s%s\n", s.Action, s.Tensor.DType, s.Tensor.Shape, formatBytes(s.Bytes),
-			s.Tensor.Name, p.remark(s))
+			printable.Name(s.Tensor.Name), p.remark(s))
 	}
 	w.Flush() // to a strings.Builder, which does not fail
 	b.WriteString(p.Summary())

@@ -25,6 +25,7 @@ type averageFlags struct {
 	workers       int
 	json          bool
 	noSync        bool
+	maxShardSize  byteSize
 	integers      choice
 	keys          choice
 	nonFinite     choice
@@ -38,14 +39,15 @@ type averageFlags struct {
 // register adds the flags to the command, and the completion of its arguments.
 func (f *averageFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	output := "`FILE` to write; replaced if it exists (required)"
+	output := "`FILE` or directory to write; replaced if it exists (required)"
 	if f.planOnly {
-		output = "`FILE` that would be written"
+		output = "`FILE` or directory that would be written"
 	}
 	flags.StringVarP(&f.output, "output", "o", "", output)
 	flags.IntVar(&f.workers, "workers", 0,
 		"`NUMBER` of goroutines that work; 0 means one for each processor")
 	flags.BoolVar(&f.json, "json", false, "print plan and report as JSON")
+	flags.Var(&f.maxShardSize, "max-shard-size", "write a directory of shards of at most so many bytes, such as 5GB")
 	if !f.planOnly {
 		flags.BoolVar(&f.noSync, "no-sync", false, "do not flush the output to the disk: a loss of power may damage it")
 	}
@@ -53,6 +55,13 @@ func (f *averageFlags) register(cmd *cobra.Command) {
 	_ = cmd.MarkFlagFilename("output", "safetensors")
 	completeFiles(cmd)
 }
+
+const filesHelp = `
+
+Files. Models are safetensors files, model directories (one file, or shards and their index), index files, and .npy and
+.npz files. If the first model is a directory, so is the output, with the same shards and with copies of the other files
+in it (config.json, tokenizer), unless it is called .safetensors, .npy or .npz. With --max-shard-size it is a directory
+in any case. Files that are not weights are never overwritten.`
 
 // policyHelp is the end of the help of every averaging command.
 const policyHelp = `
@@ -77,7 +86,7 @@ several rules the first that matches counts.`
 
 // registerPolicies adds the flags that say what the result has.
 func (f *averageFlags) registerPolicies(cmd *cobra.Command) {
-	cmd.Long += policyHelp
+	cmd.Long += filesHelp + policyHelp
 	flags := cmd.Flags()
 	for _, policy := range []struct {
 		value  *choice
@@ -108,7 +117,7 @@ func (f *averageFlags) registerPolicies(cmd *cobra.Command) {
 // completeFiles completes the arguments of the command with model files.
 func completeFiles(cmd *cobra.Command) {
 	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		return []cobra.Completion{"safetensors"}, cobra.ShellCompDirectiveFilterFileExt
+		return []cobra.Completion{"safetensors", "npz", "npy"}, cobra.ShellCompDirectiveFilterFileExt
 	}
 }
 
@@ -224,21 +233,26 @@ func average(cmd *cobra.Command, f *averageFlags, files []string, weights []floa
 		return &failure{err}
 	}
 	defer models.close()
-	plan, err := models.plan(weights, opts)
+	layout := newLayout(models[0], f.output, int64(f.maxShardSize))
+	plan, err := models.plan(weights, append(opts, merge.WithCreateOptions(layout.options...)))
 	if err != nil {
 		return &failure{err}
 	}
 	out := cmd.OutOrStdout()
+	result := result{Plan: plan, Layout: layout.text}
 	switch {
 	case f.planOnly && f.json:
-		return printJSON(out, result{plan, nil})
+		return printJSON(out, result)
 	case f.planOnly:
-		fmt.Fprint(out, plan)
+		fmt.Fprintf(out, "%vwrites %s\n", plan, layout.text)
 		return nil
 	case !f.json:
 		fmt.Fprint(out, plan.Weights(), plan.Notes())
 	}
-	report, err := runPlan(cmd.Context(), plan, f.output, cmd.ErrOrStderr())
+	result.Report, err = runPlan(cmd.Context(), plan, f.output, cmd.ErrOrStderr())
+	if err == nil {
+		result.SideFiles, err = layout.copySideFiles(f.output)
+	}
 	if err != nil {
 		return &failure{err}
 	}
@@ -246,16 +260,18 @@ func average(cmd *cobra.Command, f *averageFlags, files []string, weights []floa
 		fmt.Fprintf(cmd.ErrOrStderr(), "modelavg: stopped too late: %s is complete\n", f.output)
 	}
 	if f.json {
-		return printJSON(out, result{plan, report})
+		return printJSON(out, result)
 	}
-	fmt.Fprint(out, report)
+	fmt.Fprint(out, result.Report, result.SideFiles)
 	return nil
 }
 
 // A result is what --json prints.
 type result struct {
-	Plan   *merge.Plan   `json:"plan"`
-	Report *merge.Report `json:"report,omitempty"`
+	Plan      *merge.Plan   `json:"plan"`
+	Layout    string        `json:"layout"` // for people
+	Report    *merge.Report `json:"report,omitempty"`
+	SideFiles *sideFiles    `json:"side_files,omitempty"`
 }
 
 // printJSON prints x in several lines.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/modelavg/modelavg/checkpoint"
 	"github.com/modelavg/modelavg/internal/convert"
+	"github.com/modelavg/modelavg/internal/printable"
 )
 
 // measures are what diff can sort by, the default first.
@@ -190,7 +191,7 @@ func (c *comparison) print(out io.Writer) {
 		if t.Max == 0 && t.NonFinite == 0 {
 			equal++
 		}
-		fmt.Fprintf(w, "%v\t%v\t%v\t%v\t%d\t%s\n", t.Max, t.RMS, t.Relative, t.Cosine, t.NonFinite, t.Name)
+		fmt.Fprintf(w, "%v\t%v\t%v\t%v\t%d\t%s\n", t.Max, t.RMS, t.Relative, t.Cosine, t.NonFinite, printable.Name(t.Name))
 	}
 	w.Flush()
 	for _, d := range c.Differences {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/modelavg/modelavg/checkpoint"
 	"github.com/modelavg/modelavg/internal/convert"
+	"github.com/modelavg/modelavg/internal/printable"
 )
 
 func newInspect() *cobra.Command {
@@ -61,6 +62,7 @@ type inspection struct {
 	Path     string            `json:"path"`
 	Bytes    int64             `json:"bytes"` // of tensor data
 	Elements int64             `json:"elements"`
+	Shards   []string          `json:"shards"` // the files that the tensors are in
 	Metadata map[string]string `json:"metadata"`
 	Tensors  []inspected       `json:"tensors"`
 }
@@ -81,6 +83,9 @@ func inspect(cmd *cobra.Command, file string, stats bool, workers int) (*inspect
 	}
 	defer m.Close()
 	i := &inspection{Path: file, Metadata: m.Metadata(), Tensors: []inspected{}}
+	for _, s := range m.Shards() {
+		i.Shards = append(i.Shards, s.File)
+	}
 	if i.Metadata == nil {
 		i.Metadata = map[string]string{}
 	}
@@ -139,12 +144,15 @@ func (i *inspection) print(out io.Writer, stats bool) {
 		case stats:
 			fmt.Fprintf(w, "\t%v\t%v\t%v\t%v\t%d\t%d", s.Min, s.Max, s.Mean, s.RMS, s.NaN, s.Inf)
 		}
-		fmt.Fprintf(w, "\t%s\n", t.Name)
+		fmt.Fprintf(w, "\t%s\n", printable.Name(t.Name))
 	}
 	w.Flush()
 	fmt.Fprintf(out, "%s: %d tensors, %d elements, %d bytes", i.Path, len(i.Tensors), i.Elements, i.Bytes)
 	for _, d := range slices.Sorted(maps.Keys(dtypes)) {
 		fmt.Fprintf(out, ", %d %v", dtypes[d], d)
+	}
+	if len(i.Shards) > 1 {
+		fmt.Fprintf(out, ", in %d shards", len(i.Shards))
 	}
 	fmt.Fprintln(out)
 	for _, k := range slices.Sorted(maps.Keys(i.Metadata)) {

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
 )
 
 // program is the path of the built command.
@@ -97,7 +98,7 @@ func TestProcess(t *testing.T) {
 
 // A signal in the middle of the work: one line, status 1, the old output as it was, and nothing else in the directory.
 func TestSignal(t *testing.T) {
-	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		inDirectory(t)
 		writeModel(t, "out", 0, 5)
 		// A large model that takes no room: 64 times 64 MiB are read, far longer than the signal needs.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"math"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -24,12 +25,21 @@ func newProgress(out io.Writer, total int64) *progress {
 		mpb.PrependDecorators(decor.CountersKiloByte("% .1f / % .1f ")),
 		mpb.AppendDecorators(
 			decor.NewAverageSpeed(decor.SizeB1000(0), " % .1f ", start),
-			decor.NewAverageETA(decor.ET_STYLE_GO, start, nil),
-			decor.Name(" left"),
+			decor.Any(func(s decor.Statistics) string { return timeLeft(time.Since(start), s.Current, s.Total) }),
 		),
 	)
 	bar.SetTotal(total, false)
 	return &progress{container, bar}
+}
+
+// timeLeft returns how long the rest takes if it goes on like this, in whole seconds, rounded up. The bar's library counts
+// whole nanoseconds for each unit, which is none for a byte.
+func timeLeft(elapsed time.Duration, done, total int64) string {
+	if done <= 0 {
+		return ""
+	}
+	left := elapsed.Seconds() * float64(total-done) / float64(done)
+	return (time.Duration(math.Ceil(min(left, 1e9))) * time.Second).String() + " left"
 }
 
 // update moves the bar.

@@ -8,9 +8,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"time"
+
+	"github.com/modelavg/modelavg/checkpoint"
 )
 
 // A scoreLog is the file of --log: a line of JSON for each score. Without a file nothing is kept.
@@ -75,13 +78,39 @@ func openScoreLog(path, key string) (*scoreLog, error) {
 func (l *scoreLog) newEntry(files []string) (scoreEntry, error) {
 	e := scoreEntry{Key: l.key}
 	for _, path := range files {
-		info, err := os.Stat(path)
+		parts, err := partsOf(path)
 		if err != nil {
 			return e, err
 		}
-		e.Files = append(e.Files, fileState{path, info.Size(), info.ModTime().UTC().Round(0)})
+		for _, part := range parts {
+			info, err := os.Stat(part)
+			if err != nil {
+				return e, err
+			}
+			e.Files = append(e.Files, fileState{part, info.Size(), info.ModTime().UTC().Round(0)})
+		}
 	}
 	return e, nil
+}
+
+// partsOf returns the files with the weights of a model.
+func partsOf(path string) ([]string, error) {
+	m, err := checkpoint.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	if m.Dir() == "" {
+		return []string{path}, nil
+	}
+	var parts []string
+	if m.Index() != "" {
+		parts = append(parts, m.Index())
+	}
+	for _, s := range m.Shards() {
+		parts = append(parts, filepath.Join(m.Dir(), s.File))
+	}
+	return parts, nil
 }
 
 // find returns the score of the entry, if it is known.

@@ -44,7 +44,7 @@ that was interrupted goes on where it was. A score is taken from the log only if
 and times of modification of the files are the same.
 
 The output has the names of its ingredients in its metadata, as soup.ingredients, and its score as soup.score. While
-soup runs, the mean in question is beside the output, as .NAME.soup.safetensors.`,
+soup runs, the mean in question is beside the output, as .NAME.soup.safetensors or, if it is a directory, .NAME.soup.`,
 		Example: `  modelavg soup --eval 'python evaluate.py {}' -o soup.safetensors run1.safetensors run2.safetensors run3.safetensors
   modelavg soup --eval './evaluate {}' --log soup.log --minimize -o soup.safetensors run*.safetensors`,
 		RunE: func(cmd *cobra.Command, files []string) error {
@@ -62,7 +62,8 @@ soup runs, the mean in question is beside the output, as .NAME.soup.safetensors.
 				return err
 			}
 			s := &soup{
-				files: files, options: opts, output: f.output, minimize: minimize, stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(),
+				files: files, options: opts, output: f.output, maxShardSize: int64(f.maxShardSize), minimize: minimize,
+				stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(),
 				evaluate: func(ctx context.Context, path string) (float64, error) { return evaluate(ctx, command, path) },
 			}
 			if f.json {
@@ -72,7 +73,7 @@ soup runs, the mean in question is beside the output, as .NAME.soup.safetensors.
 				return &failure{err}
 			}
 			if f.json {
-				return printJSON(cmd.OutOrStdout(), s.result())
+				return printJSON(cmd.OutOrStdout(), s.outcome())
 			}
 			return nil
 		},
@@ -98,16 +99,17 @@ type soup struct {
 	options  []merge.Option
 	output   string
 	minimize bool
-	evaluate func(ctx context.Context, path string) (float64, error)
-	stdout   io.Writer
-	stderr   io.Writer
+
+	maxShardSize int64
+	evaluate     func(ctx context.Context, path string) (float64, error)
+	stdout       io.Writer
+	stderr       io.Writer
 
 	log    *scoreLog
 	scores []float64 // of the files
 	chosen []int     // the ingredients, ascending
 	score  float64   // of their mean
-	report *merge.Report
-	plan   *merge.Plan
+	result result    // of the last mean
 }
 
 // run looks for the ingredients and writes their mean.
@@ -117,8 +119,11 @@ func (s *soup) run(ctx context.Context, logPath, key string) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.log.close()) }()
 
-	candidate := filepath.Join(filepath.Dir(s.output), "."+filepath.Base(s.output)+".soup.safetensors")
-	defer os.Remove(candidate)
+	candidate, err := s.candidate()
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(candidate)
 	if err := s.scoreFiles(ctx); err != nil {
 		return err
 	}
@@ -154,6 +159,21 @@ func (s *soup) run(ctx context.Context, logPath, key string) (err error) {
 	return s.write(ctx)
 }
 
+// candidate returns the path for the means in question: that of a directory if the output is one, and of a file with the
+// usual extension otherwise. What a killed run has left there is removed.
+func (s *soup) candidate() (string, error) {
+	models, err := openModels(s.files[:1])
+	if err != nil {
+		return "", err
+	}
+	defer models.close()
+	path := filepath.Join(filepath.Dir(s.output), "."+filepath.Base(s.output)+".soup")
+	if !newLayout(models[0], s.output, s.maxShardSize).directory {
+		path += ".safetensors"
+	}
+	return path, os.RemoveAll(path)
+}
+
 // better reports whether score a is better than b.
 func (s *soup) better(a, b float64) bool {
 	switch {
@@ -181,7 +201,7 @@ func (s *soup) scoreFiles(ctx context.Context) error {
 // scoreSet scores the mean of the files, which it writes to path.
 func (s *soup) scoreSet(ctx context.Context, set []int, path string) (float64, error) {
 	return s.scored(ctx, set, func() (string, error) {
-		_, _, err := s.mean(ctx, set, path, nil)
+		_, err := s.mean(ctx, set, path, nil)
 		return path, err
 	})
 }
@@ -214,22 +234,27 @@ func (s *soup) scored(ctx context.Context, set []int, get func() (path string, e
 }
 
 // mean writes the mean of the files to path.
-func (s *soup) mean(ctx context.Context, set []int, path string, metadata map[string]string) (*merge.Plan, *merge.Report, error) {
+func (s *soup) mean(ctx context.Context, set []int, path string, metadata map[string]string) (result, error) {
 	var files []string
 	for _, i := range set {
 		files = append(files, s.files[i])
 	}
 	models, err := openModels(files)
 	if err != nil {
-		return nil, nil, err
+		return result{}, err
 	}
 	defer models.close()
-	plan, err := models.plan(nil, append(slices.Clone(s.options), merge.WithMetadata(metadata)))
+	layout := newLayout(models[0], s.output, s.maxShardSize)
+	plan, err := models.plan(nil, append(slices.Clone(s.options), merge.WithMetadata(metadata),
+		merge.WithCreateOptions(layout.options...)))
 	if err != nil {
-		return nil, nil, err
+		return result{}, err
 	}
-	report, err := runPlan(ctx, plan, path, s.stderr)
-	return plan, report, err
+	r := result{Plan: plan, Layout: layout.text}
+	if r.Report, err = runPlan(ctx, plan, path, s.stderr); err == nil {
+		r.SideFiles, err = layout.copySideFiles(path)
+	}
+	return r, err
 }
 
 // write writes the mean of the ingredients to the output.
@@ -238,15 +263,15 @@ func (s *soup) write(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.plan, s.report, err = s.mean(ctx, s.chosen, s.output, map[string]string{
+	s.result, err = s.mean(ctx, s.chosen, s.output, map[string]string{
 		"soup.ingredients": string(ingredients),
 		"soup.score":       strconv.FormatFloat(s.score, 'g', -1, 64),
 	})
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.stdout, "%d of %d models: %s\nscore %v\n%v", len(s.chosen), len(s.files), strings.Join(s.ingredients(), " + "),
-		s.score, s.report)
+	fmt.Fprintf(s.stdout, "%d of %d models: %s\nscore %v\n%v%v", len(s.chosen), len(s.files), strings.Join(s.ingredients(), " + "),
+		s.score, s.result.Report, s.result.SideFiles)
 	return nil
 }
 
@@ -261,11 +286,10 @@ func (s *soup) ingredients() []string {
 
 // A soupResult is what --json prints.
 type soupResult struct {
-	Scores      []fileScore   `json:"scores"`
-	Ingredients []string      `json:"ingredients"`
-	Score       number        `json:"score"`
-	Plan        *merge.Plan   `json:"plan"`
-	Report      *merge.Report `json:"report"`
+	Scores      []fileScore `json:"scores"`
+	Ingredients []string    `json:"ingredients"`
+	Score       number      `json:"score"`
+	result
 }
 
 type fileScore struct {
@@ -273,8 +297,8 @@ type fileScore struct {
 	Score number `json:"score"`
 }
 
-func (s *soup) result() soupResult {
-	r := soupResult{Ingredients: s.ingredients(), Score: number(s.score), Plan: s.plan, Report: s.report}
+func (s *soup) outcome() soupResult {
+	r := soupResult{Ingredients: s.ingredients(), Score: number(s.score), result: s.result}
 	for i, file := range s.files {
 		r.Scores = append(r.Scores, fileScore{file, number(s.scores[i])})
 	}

@@ -305,3 +305,45 @@ func TestSoupOfDigits(t *testing.T) {
 		t.Errorf("the output scores %v, %v; want %v", score, err, got.Score)
 	}
 }
+
+// The models are directories: so are the means that are scored, with the other files of a model, and the output.
+func TestSoupOfDirectories(t *testing.T) {
+	t.Chdir(t.TempDir())
+	writeDirectory(t, "a", 4)
+	writeDirectory(t, "b", 5.5)
+	writeDirectory(t, "c", 50)
+	args := evaluator(t, "--log", "log", "a", "b", "c")
+	args[2] = "test -f {}/config.json && " + args[2]
+	status, stdout, stderr := executeArgs(t, args...)
+	if status != statusDone || stderr != "" {
+		t.Fatalf("status %d, %s", status, stderr)
+	}
+	if got := weightsIn(t, "out"); !slices.Equal(got, []float32{4.75, 47.5}) {
+		t.Errorf("got %v, want 4.75\n%s", got, stdout)
+	}
+	if got, want := evaluations(t), []string{"a", "b", "c", ".out.soup", ".out.soup"}; !slices.Equal(got, want) {
+		t.Errorf("evaluated %q, want %q", got, want)
+	}
+	if got, want := files(t), []string{"a", "b", "c", "log", "out"}; !slices.Equal(got, want) {
+		t.Errorf("files %q, want %q", got, want)
+	}
+	if got := list(t, "out"); !slices.Equal(got, twoShards) {
+		t.Errorf("files in the output %q, want %q", got, twoShards)
+	}
+	// A shard that changes makes its scores old; another file does not.
+	later := time.Now().Add(time.Hour)
+	if err := os.Chtimes("b/config.json", later, later); err != nil {
+		t.Fatal(err)
+	}
+	executeArgs(t, args...)
+	if got := evaluations(t); got != nil {
+		t.Errorf("evaluated %q again", got)
+	}
+	if err := os.Chtimes(filepath.Join("b", twoShards[2]), later, later); err != nil {
+		t.Fatal(err)
+	}
+	executeArgs(t, args...)
+	if got := evaluations(t); len(got) != 3 || got[0] != "b" {
+		t.Errorf("evaluated %q after a change of b", got)
+	}
+}
