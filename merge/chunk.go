@@ -23,6 +23,7 @@ type buffer struct {
 	float16s  [][]modelavg.Float16
 	bfloat16s [][]modelavg.BFloat16
 
+	sums sums
 	tile *tile // nil unless a step of the plan is mixed
 }
 
@@ -35,6 +36,7 @@ func newBuffer(sources, size int, mixed bool) *buffer {
 		float32s:  make([][]float32, sources),
 		float16s:  make([][]modelavg.Float16, sources),
 		bfloat16s: make([][]modelavg.BFloat16, sources),
+		sums:      sums{alignedBytes(sumsBytes)},
 	}
 	for i := range b.data {
 		b.data[i] = alignedBytes(size)
@@ -45,9 +47,9 @@ func newBuffer(sources, size int, mixed bool) *buffer {
 	return b
 }
 
-// bufferBytes returns how many bytes newBuffer allocates for chunks and tile.
+// bufferBytes returns how many bytes newBuffer allocates for chunks, sums and tile.
 func bufferBytes(sources, size int, mixed bool) int64 {
-	n := int64(sources+1) * int64(size)
+	n := int64(sources+1)*int64(size) + sumsBytes
 	if mixed {
 		n += int64(unsafe.Sizeof(tile{}))
 	}

@@ -7,6 +7,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/modelavg/modelavg/checkpoint"
@@ -115,6 +116,55 @@ func ExampleWeightedMean() {
 	// weight 0           c (not read)
 	// integers last, keys strict, non-finite propagate, overflow inf, dtype as in the first model
 	// 1 tensor averaged, 1 copied from b: steps
-	// reads 40 B, writes 24 B, with 192 B of buffers (1 worker, chunks of 64 B)
+	// reads 40 B, writes 24 B, with 16.6 kB of buffers (1 worker, chunks of 64 B)
 	// weighting: wrong number of weights: got 2 weights for 3 models, want one per model
+}
+
+// Models that differ, and rules for it: which tensors there are, what becomes of the counter, weights of their own for some
+// tensors, the dtype of the result, and what to do about numbers that are too large or none.
+func ExampleOption() {
+	dir, err := os.MkdirTemp("", "merge")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	a := create(filepath.Join(dir, "a"), 100, 1, 2, 3, 4)
+	defer a.Close()
+	b := create(filepath.Join(dir, "b"), 200, 3, 2, 1, 70000)
+	defer b.Close()
+
+	plan, err := merge.WeightedMean([]*checkpoint.Model{a, b}, []float64{0.5, 0.5},
+		merge.WithIntegers(merge.IntegersSum),
+		merge.WithKeys(merge.KeysUnion),
+		merge.WithTensorWeights(regexp.MustCompile(`^weight$`), -1, 2),
+		merge.WithDType(checkpoint.F16),
+		merge.WithOverflow(merge.OverflowSaturate),
+		merge.WithNonFinite(merge.NonFiniteError),
+		merge.WithInclude(regexp.MustCompile("s$|^w")),
+		merge.WithMetadata(map[string]string{"made.by": "an example"}),
+		merge.WithCreateOptions(checkpoint.WithMaxShardSize(8), checkpoint.WithoutSync()),
+		merge.WithWorkers(1), merge.WithChunkBytes(64))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(plan.Policies)
+	for _, s := range plan.Steps {
+		fmt.Println(s.Tensor.Name, s.Tensor.DType, s.Action, s.Weights, s.DTypes)
+	}
+	report, err := plan.Run(context.Background(), filepath.Join(dir, "out"), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, o := range report.Overflows {
+		fmt.Println("too large:", o.Count, "of", o.Tensor)
+	}
+
+	_, err = merge.Mean([]*checkpoint.Model{a, b}, merge.WithExclude(regexp.MustCompile("wieght")))
+	fmt.Println(err)
+	// Output:
+	// integers sum, keys union, non-finite error, overflow saturate, dtype F16
+	// steps I64 sum [] []
+	// weight F16 average [-1 2] [F32 F32]
+	// too large: 1 of weight
+	// exclude: pattern "wieght" matches no tensor
 }

@@ -85,6 +85,63 @@ func TestAlignedBytes(t *testing.T) {
 	}
 }
 
+// One element that is not finite is found at the beginning, at the end and on both sides of every block.
+func TestAllFinite(t *testing.T) {
+	s := sums{alignedBytes(sumsBytes)}
+	special := map[checkpoint.DType][][]byte{
+		checkpoint.F64:    {{0, 0, 0, 0, 0, 0, 0xf0, 0x7f}, {1, 0, 0, 0, 0, 0, 0xf0, 0xff}},
+		checkpoint.F32:    {{0, 0, 0x80, 0xff}, {1, 0, 0x80, 0x7f}, {0, 0, 0xc0, 0x7f}},
+		checkpoint.F16:    {{0, 0x7c}, {0, 0xfe}, {1, 0x7c}},
+		checkpoint.BF16:   {{0x80, 0x7f}, {0x80, 0xff}, {0xc0, 0x7f}, {0x81, 0x7f}},
+		checkpoint.F8E4M3: {{0x7f}, {0xff}},
+		checkpoint.F8E5M2: {{0x7c}, {0xfd}},
+	}
+	for d, list := range special {
+		size := d.Bits() / 8
+		const n = 2*blocks*blockElements + 5
+		p := alignedBytes(n * size)
+		for i := 0; i < len(p); i += size { // the largest finite numbers, of both signs
+			copy(p[i:], list[0])
+			p[i+size-1] ^= byte(i/size%2) << 7
+			q := i
+			for ; p[q] == 0; q++ {
+				p[q] = 0xff
+			}
+			p[q]--
+		}
+		for _, length := range []int{0, 1, n - 6, n - 5, n - 1, n} {
+			if !s.allFinite(p[:length*size], d) {
+				t.Errorf("%v: %d finite elements are not", d, length)
+			}
+		}
+		for at := 0; at < n; at += blockElements / 2 {
+			for _, i := range []int{at, max(at-1, 0), n - 1} {
+				for _, x := range list {
+					saved := bytes.Clone(p[i*size:][:size])
+					copy(p[i*size:], x)
+					if s.allFinite(p, d) {
+						t.Errorf("%v: % x at %d is finite", d, x, i)
+					}
+					copy(p[i*size:], saved)
+				}
+			}
+		}
+	}
+}
+
+func BenchmarkAllFinite(b *testing.B) {
+	s := sums{alignedBytes(sumsBytes)}
+	p := alignedBytes(1 << 20)
+	for _, d := range []checkpoint.DType{checkpoint.BF16, checkpoint.F16, checkpoint.F32, checkpoint.F64} {
+		b.Run(d.String(), func(b *testing.B) {
+			b.SetBytes(int64(len(p)))
+			for b.Loop() {
+				s.allFinite(p, d)
+			}
+		})
+	}
+}
+
 func TestFormatBytes(t *testing.T) {
 	for n, want := range map[int64]string{
 		0: "0 B", 999: "999 B", 1000: "1 kB", 1234: "1.23 kB", 999_400: "999 kB", 999_600: "1 MB",

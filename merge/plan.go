@@ -348,7 +348,7 @@ func (p *Plan) size(o *options) {
 
 	workers := o.workers
 	if workers <= 0 {
-		workers = runtime.GOMAXPROCS(0)
+		workers = defaultWorkers()
 	}
 	var chunks int64
 	for i := range p.Steps {
@@ -356,6 +356,13 @@ func (p *Plan) size(o *options) {
 	}
 	p.Workers = int(min(int64(workers), max(chunks, 1)))
 	p.Memory = int64(p.Workers) * bufferBytes(sources, p.ChunkBytes, mixed)
+}
+
+// defaultWorkers returns how many workers keep all processors busy. A worker waits in reads and writes for a good part of
+// the time, and then another one can calculate.
+func defaultWorkers() int {
+	n := runtime.GOMAXPROCS(0)
+	return n + min(n, 4)
 }
 
 // roundUp returns the next multiple of alignment.

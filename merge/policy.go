@@ -190,8 +190,9 @@ func WithCreateOptions(opts ...checkpoint.CreateOption) Option {
 	return func(o *options) { o.create = append(o.create, opts...) }
 }
 
-// WithWorkers sets how many goroutines read, average and write. Zero or less, the default, means GOMAXPROCS. A plan
-// uses no more than it has chunks. It changes no byte of the result.
+// WithWorkers sets how many goroutines read, average and write. Zero or less, the default, means GOMAXPROCS and up to
+// four more, since they wait for files a part of the time. A plan uses no more than it has chunks. It changes no byte of
+// the result.
 func WithWorkers(n int) Option { return func(o *options) { o.workers = n } }
 
 // WithChunkBytes sets how many bytes of a tensor are read from one model at a time; it is rounded up to a multiple of

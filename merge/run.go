@@ -233,7 +233,7 @@ func (r *run) special(b *buffer, step int, first int64, n int) error {
 	s := &r.plan.Steps[step]
 	size := s.Tensor.DType.Bits() / 8
 	out := b.out[:n*size]
-	if convert.AllFinite(out, s.Tensor.DType) {
+	if b.sums.allFinite(out, s.Tensor.DType) {
 		return nil
 	}
 	data := make([][]byte, len(s.Sources))

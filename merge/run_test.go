@@ -150,6 +150,47 @@ func TestRunSameBytesForAnyWorkersAndChunks(t *testing.T) {
 	}
 }
 
+// The files of an output in shards have the same bytes too, and the tensors those of an output in one file.
+func TestRunShards(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 5))
+	dir := t.TempDir()
+	var paths []string
+	for k := range 2 {
+		paths = append(paths, writeModel(t, filepath.Join(dir, fmt.Sprint(k)), nil,
+			tensor{"a", "BF16", []int64{3000}, randomData(r, "BF16", 3000)},
+			tensor{"b", "F32", []int64{501}, randomData(r, "F32", 501)},
+			int64s("c", 1, 2, int64(k))))
+	}
+	_, whole := readModel(t, run(t, nil, paths))
+	var want map[string]string
+	for _, workers := range []int{1, 2, 7} {
+		out := run(t, nil, paths, merge.WithWorkers(workers), merge.WithChunkBytes(64*workers),
+			merge.WithCreateOptions(checkpoint.WithMaxShardSize(6000)))
+		got := snapshot(t, out)
+		if want == nil {
+			want = got
+		}
+		if len(got) != 3 || !sameFiles(got, want) {
+			t.Errorf("%d workers: %d files, other bytes than with 1 worker", workers, len(got))
+		}
+		for name := range got {
+			if !strings.HasSuffix(name, ".safetensors") {
+				continue
+			}
+			_, shard := readModel(t, filepath.Join(out, name))
+			for tensor, x := range shard {
+				if !bytes.Equal(x.data, whole[tensor].data) {
+					t.Errorf("%d workers: tensor %s differs from that in one file", workers, tensor)
+				}
+			}
+		}
+		// A model in shards is averaged with one in a file.
+		if _, again := readModel(t, run(t, nil, []string{out, out, paths[0]}, merge.WithIntegers(merge.IntegersFirst))); len(again) != 3 {
+			t.Errorf("%d tensors", len(again))
+		}
+	}
+}
+
 // The average of a model with itself is the model, bit for bit.
 func TestRunIdentity(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))

@@ -45,7 +45,7 @@ func (f *averageFlags) register(cmd *cobra.Command) {
 	}
 	flags.StringVarP(&f.output, "output", "o", "", output)
 	flags.IntVar(&f.workers, "workers", 0,
-		"`NUMBER` of goroutines that work; 0 means one for each processor")
+		"`NUMBER` of goroutines that work; 0 means as many as the processors need")
 	flags.BoolVar(&f.json, "json", false, "print plan and report as JSON")
 	flags.Var(&f.maxShardSize, "max-shard-size", "write a directory of shards of at most so many bytes, such as 5GB")
 	if !f.planOnly {

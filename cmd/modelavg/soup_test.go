@@ -187,6 +187,21 @@ func TestSoupMinimizeAndJSON(t *testing.T) {
 	}
 }
 
+// A model that makes nothing better is left out, also when it makes nothing worse; names may have quotes in them.
+func TestSoupOfEqualModels(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, name := range []string{"it's", "$HOME\"x", "c"} {
+		writeModel(t, name, 0, 4)
+	}
+	status, stdout, stderr := executeArgs(t, evaluator(t, "it's", "$HOME\"x", "c")...)
+	if status != statusDone || stderr != "" || !strings.Contains(stdout, "1 of 3 models: it's\n") {
+		t.Errorf("status %d, %s\n%s", status, stderr, stdout)
+	}
+	if got := evaluations(t); len(got) != 5 || got[0] != "it's" || got[1] != "$HOME\"x" {
+		t.Errorf("evaluated %q", got)
+	}
+}
+
 func TestSoupNaN(t *testing.T) {
 	s := &soup{}
 	nan := math.NaN()
