@@ -122,7 +122,8 @@ func TestFaults(t *testing.T) {
 					t.Errorf("%s: %d calls, error %v, want %d and none", test.name, count.Load(), err, calls)
 				}
 				if test.want == io.ErrUnexpectedEOF && err != nil {
-					if want := fmt.Sprintf("read %d of ", test.n); !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "tensor \"") {
+					if want := fmt.Sprintf("read %d of ", test.n); !strings.Contains(err.Error(), want) ||
+						!strings.Contains(err.Error(), "tensor \"") {
 						t.Errorf("%s: error %v, want tensor and %q", test.name, err, want)
 					}
 				}

@@ -42,7 +42,8 @@ func TestPlan(t *testing.T) {
 		t.Errorf("reads %d, writes %d; want %d, %d", p.BytesRead, p.BytesWritten, 3*2060+8, 2068)
 	}
 	if p.ChunkBytes != 256 || p.Workers != 2 || p.Memory != 2*(4*256+sums) {
-		t.Errorf("chunks of %d, %d workers, memory %d; want 256, 2, %d", p.ChunkBytes, p.Workers, p.Memory, 2*(4*256+sums))
+		t.Errorf("chunks of %d, %d workers, memory %d; want 256, 2, %d", p.ChunkBytes, p.Workers, p.Memory,
+			2*(4*256+sums))
 	}
 	// One chunk for each of four tensors and eight for the fifth.
 	if q := plan(t, nil, models, merge.WithWorkers(100), merge.WithChunkBytes(200)); q.Workers != 12 {
@@ -185,7 +186,8 @@ func TestUnsupported(t *testing.T) {
 			continue
 		}
 		want := fmt.Sprintf(`%s: cannot average tensor "y" of dtype %s, "z" of dtype %[2]s`+
-			` (F64, F32, F16, BF16, F8_E4M3 and F8_E5M2 are averaged, integers and BOOL follow the integer policy)`, a, dtype)
+			` (F64, F32, F16, BF16, F8_E4M3 and F8_E5M2 are averaged, integers and BOOL follow the integer policy)`, a,
+			dtype)
 		if err.Error() != want {
 			t.Errorf("error\n%s\nwant\n%s", err, want)
 		}

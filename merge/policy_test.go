@@ -72,7 +72,10 @@ func TestMixedDTypesFirst(t *testing.T) {
 		!bytes.Equal(got["x"].data, []byte{0x81, 0x3f}) { // just above the middle of two neighbours
 		t.Errorf("got %+v", got["x"])
 	}
-	if want := []merge.Difference{{Path: b, Tensor: "x", Field: "dtype", Want: "BF16", Got: "F32"}}; !slices.Equal(p.Differences, want) {
+	if want := []merge.Difference{{
+		Path: b, Tensor: "x", Field: "dtype", Want: "BF16",
+		Got: "F32",
+	}}; !slices.Equal(p.Differences, want) {
 		t.Errorf("differences %+v, want %+v", p.Differences, want)
 	}
 	if !strings.Contains(p.String(), "x (from BF16, F32)\n") {
@@ -135,7 +138,8 @@ func TestIntegerPolicies(t *testing.T) {
 				}
 				i := slices.IndexFunc(p.Steps, func(s merge.Step) bool { return s.Tensor.Name == "n" })
 				if s := p.Steps[i]; s.Action.String() != test.action || s.Weights != nil {
-					t.Errorf("%s, %s: action %v, weights %v, want %s without weights", dtype, test.policy, s.Action, s.Weights, test.action)
+					t.Errorf("%s, %s: action %v, weights %v, want %s without weights", dtype, test.policy, s.Action,
+						s.Weights, test.action)
 				}
 				if text := strings.ReplaceAll(report.String(), dir+"/", ""); !strings.Contains(text, test.report) {
 					t.Errorf("%s, %s: report %q, want %q in it", dtype, test.policy, text, test.report)
@@ -153,7 +157,8 @@ func TestIntegerPoliciesBool(t *testing.T) {
 	a := writeModel(t, filepath.Join(dir, "a"), nil, tensor{"m", "BOOL", []int64{4}, []byte{0, 0, 1, 1}})
 	b := writeModel(t, filepath.Join(dir, "b"), nil, tensor{"m", "BOOL", []int64{4}, []byte{0, 1, 0, 1}})
 	for _, policy := range []merge.IntegerPolicy{merge.IntegersMax, merge.IntegersSum} {
-		if _, got := readModel(t, run(t, nil, []string{a, b}, merge.WithIntegers(policy))); !bytes.Equal(got["m"].data, []byte{0, 1, 1, 1}) {
+		if _, got := readModel(t, run(t, nil, []string{a, b}, merge.WithIntegers(policy))); !bytes.Equal(got["m"].data,
+			[]byte{0, 1, 1, 1}) {
 			t.Errorf("%s: got %v, want 0 1 1 1", policy, got["m"].data)
 		}
 	}
@@ -205,11 +210,26 @@ func TestIntegerSumOverflow(t *testing.T) {
 
 func TestIntegersError(t *testing.T) {
 	dir := t.TempDir()
-	a := writeModel(t, filepath.Join(dir, "a"), nil, integers(t, "n", "I16", 1, 2, 3), tensor{"m", "BOOL", []int64{1}, []byte{1}})
-	b := writeModel(t, filepath.Join(dir, "b"), nil, integers(t, "n", "I16", 1, 2, 3), tensor{"m", "BOOL", []int64{1}, []byte{1}})
-	c := writeModel(t, filepath.Join(dir, "c"), nil, integers(t, "n", "I16", 1, -254, 3), tensor{"m", "BOOL", []int64{1}, []byte{1}})
+	a := writeModel(t, filepath.Join(dir, "a"), nil, integers(t, "n", "I16", 1, 2, 3), tensor{
+		"m", "BOOL",
+		[]int64{1},
+		[]byte{1},
+	})
+	b := writeModel(t, filepath.Join(dir, "b"), nil, integers(t, "n", "I16", 1, 2, 3), tensor{
+		"m", "BOOL",
+		[]int64{1},
+		[]byte{1},
+	})
+	c := writeModel(t, filepath.Join(dir, "c"), nil, integers(t, "n", "I16", 1, -254, 3), tensor{
+		"m", "BOOL",
+		[]int64{1},
+		[]byte{1},
+	})
 	option := merge.WithIntegers(merge.IntegersError)
-	if _, got := readModel(t, run(t, nil, []string{a, b}, option)); !bytes.Equal(got["n"].data, []byte{1, 0, 2, 0, 3, 0}) {
+	if _, got := readModel(t, run(t, nil, []string{a, b}, option)); !bytes.Equal(got["n"].data, []byte{
+		1, 0, 2, 0, 3,
+		0,
+	}) {
 		t.Errorf("got %v", got["n"].data)
 	}
 	run(t, []float64{0.5, 0.5, 0}, []string{a, b, c}, option) // c is not read
@@ -222,8 +242,10 @@ func TestIntegersError(t *testing.T) {
 
 func TestKeysUnion(t *testing.T) {
 	dir := t.TempDir()
-	a := writeModel(t, filepath.Join(dir, "a"), nil, float32s("all", 1), float32s("ab", 1), float32s("a", 1), int64s("n", 1))
-	b := writeModel(t, filepath.Join(dir, "b"), nil, float32s("all", 2), float32s("ab", 4), float32s("bc", 2), int64s("n", 2))
+	a := writeModel(t, filepath.Join(dir, "a"), nil, float32s("all", 1), float32s("ab", 1), float32s("a", 1),
+		int64s("n", 1))
+	b := writeModel(t, filepath.Join(dir, "b"), nil, float32s("all", 2), float32s("ab", 4), float32s("bc", 2),
+		int64s("n", 2))
 	c := writeModel(t, filepath.Join(dir, "c"), nil, float32s("all", 6), float32s("bc", 6), float32s("c", 8))
 	paths := []string{a, b, c}
 	names := func(list ...float32) []float32 { return list }
@@ -232,7 +254,11 @@ func TestKeysUnion(t *testing.T) {
 		want    map[string][]float32
 		left    string
 	}{
-		{nil, map[string][]float32{"all": names(3), "ab": names(2.5), "a": names(1), "bc": names(4), "c": names(8)}, "[]"},
+		{
+			nil,
+			map[string][]float32{"all": names(3), "ab": names(2.5), "a": names(1), "bc": names(4), "c": names(8)},
+			"[]",
+		},
 		{
 			[]float64{0.5, 0.25, 0.25},
 			map[string][]float32{"all": names(2.5), "ab": names(2), "a": names(1), "bc": names(4), "c": names(8)},
@@ -302,7 +328,8 @@ func TestKeysUnion(t *testing.T) {
 	// Shapes and dtypes are compared among all that have a tensor.
 	d := writeModel(t, filepath.Join(dir, "d"), nil, float32s("c", 8, 9))
 	_, err = merge.Mean(open(t, a, c, d), merge.WithKeys(merge.KeysUnion))
-	if want := `models differ from a; d: tensor "c" has shape [2], want [1]`; err == nil || strings.ReplaceAll(err.Error(), dir+"/", "") != want {
+	if want := `models differ from a; d: tensor "c" has shape [2], want [1]`; err == nil ||
+		strings.ReplaceAll(err.Error(), dir+"/", "") != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }
@@ -320,7 +347,8 @@ func TestKeysIntersection(t *testing.T) {
 	if _, got := readModel(t, out); len(got) != 1 || !slices.Equal(valuesOf(t, got["all"]), []float32{3}) {
 		t.Errorf("got %v", got)
 	}
-	if got := fmt.Sprint(p.Omissions); got != "[{ab not in all models} {bc not in all models}]" || len(p.Differences) != 3 {
+	if got := fmt.Sprint(p.Omissions); got != "[{ab not in all models} {bc not in all models}]" ||
+		len(p.Differences) != 3 {
 		t.Errorf("left out %s, differences %+v", got, p.Differences)
 	}
 	if !strings.Contains(p.Summary(), "left out: tensor \"ab\", not in all models\n") {
@@ -331,8 +359,13 @@ func TestKeysIntersection(t *testing.T) {
 func TestIncludeExclude(t *testing.T) {
 	dir := t.TempDir()
 	a := writeModel(t, filepath.Join(dir, "a"), nil,
-		float32s("layer.1.w", 1), float32s("layer.2.w", 1), float32s("head", 1, 2), tensor{"z", "C64", []int64{1}, make([]byte, 8)})
-	b := writeModel(t, filepath.Join(dir, "b"), nil, float32s("layer.1.w", 3), float32s("layer.2.w", 3), float32s("head", 1))
+		float32s("layer.1.w", 1), float32s("layer.2.w", 1), float32s("head", 1, 2), tensor{
+			"z", "C64",
+			[]int64{1},
+			make([]byte, 8),
+		})
+	b := writeModel(t, filepath.Join(dir, "b"), nil, float32s("layer.1.w", 3), float32s("layer.2.w", 3),
+		float32s("head", 1))
 	re := regexp.MustCompile
 	for _, test := range []struct {
 		opts []merge.Option
@@ -449,9 +482,14 @@ func TestNonFinite(t *testing.T) {
 	x, y := slices.Clone(one), slices.Clone(one)
 	x[3], x[70], y[71], y[99] = nan, inf, -inf, nan
 	a := writeModel(t, filepath.Join(dir, "a"), nil, tensor{"x", "F16", []int64{n}, halves(x...)}, float32s("y", 1, 2))
-	b := writeModel(t, filepath.Join(dir, "b"), nil, tensor{"x", "F16", []int64{n}, halves(y...)}, float32s("y", 1, float32(nan)))
+	b := writeModel(t, filepath.Join(dir, "b"), nil, tensor{"x", "F16", []int64{n}, halves(y...)}, float32s("y", 1,
+		float32(nan)))
 	want := []merge.NonFinite{{"x", a, 1, 1}, {"x", b, 1, 1}, {"y", b, 1, 0}}
-	for _, opts := range [][]merge.Option{nil, {merge.WithDType(checkpoint.F8E4M3)}, {merge.WithOverflow(merge.OverflowSaturate)}} {
+	for _, opts := range [][]merge.Option{
+		nil,
+		{merge.WithDType(checkpoint.F8E4M3)},
+		{merge.WithOverflow(merge.OverflowSaturate)},
+	} {
 		opts = append(opts, merge.WithChunkBytes(64), merge.WithWorkers(3))
 		out := filepath.Join(dir, "out")
 		report, err := plan(t, nil, open(t, a, b), opts...).Run(t.Context(), out, nil)
@@ -477,22 +515,26 @@ func TestNonFinite(t *testing.T) {
 		os.Remove(out)
 	}
 	before := snapshot(t, dir)
-	p := plan(t, []float64{0.5, 0.5}, open(t, a, b), merge.WithNonFinite(merge.NonFiniteError), merge.WithChunkBytes(64), merge.WithWorkers(1))
+	p := plan(t, []float64{0.5, 0.5}, open(t, a, b), merge.WithNonFinite(merge.NonFiniteError),
+		merge.WithChunkBytes(64), merge.WithWorkers(1))
 	_, err := p.Run(t.Context(), filepath.Join(dir, "out"), nil)
-	if want := b + `: tensor "y": element 1: not a finite number (NaN or infinite)`; !errors.Is(err, merge.ErrNonFinite) || err.Error() != want {
+	if want := b + `: tensor "y": element 1: not a finite number (NaN or infinite)`; !errors.Is(err,
+		merge.ErrNonFinite) || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	if !sameFiles(snapshot(t, dir), before) {
 		t.Error("the directory has changed")
 	}
-	p = plan(t, nil, open(t, a), merge.WithNonFinite(merge.NonFiniteError), merge.WithChunkBytes(64), merge.WithWorkers(1))
+	p = plan(t, nil, open(t, a), merge.WithNonFinite(merge.NonFiniteError), merge.WithChunkBytes(64),
+		merge.WithWorkers(1))
 	_, err = p.Run(t.Context(), filepath.Join(dir, "out"), nil)
 	if want := a + `: tensor "x": element 3: `; err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	// A model of weight zero is not looked at.
 	p = plan(t, []float64{1, 0}, open(t, writeModel(t, filepath.Join(dir, "c"), nil,
-		tensor{"x", "F16", []int64{n}, halves(one...)}, float32s("y", 1, 2)), b), merge.WithNonFinite(merge.NonFiniteError))
+		tensor{"x", "F16", []int64{n}, halves(one...)}, float32s("y", 1, 2)), b),
+		merge.WithNonFinite(merge.NonFiniteError))
 	if report, err := p.Run(t.Context(), filepath.Join(dir, "out"), nil); err != nil || report.NonFinite != nil {
 		t.Errorf("weight zero: %v, %v", report, err)
 	}
@@ -524,7 +566,8 @@ func TestOverflow(t *testing.T) {
 		{merge.OverflowInf, checkpoint.F8E4M3, math.NaN(), math.NaN(), "became infinite"},
 	} {
 		out := filepath.Join(dir, "out")
-		p := plan(t, weights, open(t, a, b), merge.WithOverflow(test.policy), merge.WithDType(test.dtype), merge.WithChunkBytes(64))
+		p := plan(t, weights, open(t, a, b), merge.WithOverflow(test.policy), merge.WithDType(test.dtype),
+			merge.WithChunkBytes(64))
 		report, err := p.Run(t.Context(), out, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -543,14 +586,17 @@ func TestOverflow(t *testing.T) {
 		at := func(i int) float64 { return f.decode(bitsAt(got["x"].data[i*f.size:], f.size)) }
 		same := func(a, b float64) bool { return a == b || math.IsNaN(a) && math.IsNaN(b) }
 		if !same(at(5), test.at5) || !same(at(90), test.at9) || at(6) != 1 {
-			t.Errorf("%s, %v: elements %v and %v, want %v and %v", test.policy, test.dtype, at(5), at(90), test.at5, test.at9)
+			t.Errorf("%s, %v: elements %v and %v, want %v and %v", test.policy, test.dtype, at(5), at(90), test.at5,
+				test.at9)
 		}
 		os.Remove(out)
 	}
 	before := snapshot(t, dir)
-	p := plan(t, weights, open(t, a, b), merge.WithOverflow(merge.OverflowError), merge.WithChunkBytes(64), merge.WithWorkers(1))
+	p := plan(t, weights, open(t, a, b), merge.WithOverflow(merge.OverflowError), merge.WithChunkBytes(64),
+		merge.WithWorkers(1))
 	_, err := p.Run(t.Context(), filepath.Join(dir, "out"), nil)
-	if want := `tensor "x": element 5: average too large for F16`; !errors.Is(err, merge.ErrOverflow) || err.Error() != want {
+	if want := `tensor "x": element 5: average too large for F16`; !errors.Is(err, merge.ErrOverflow) ||
+		err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	if !sameFiles(snapshot(t, dir), before) {
@@ -571,7 +617,8 @@ func TestPolicyErrors(t *testing.T) {
 		{merge.WithDType(checkpoint.I8), `dtype I8, want one of F64, F32, F16, BF16, F8_E4M3 and F8_E5M2`},
 	} {
 		_, err := merge.Mean(open(t, a), test.opt)
-		if want := "merge: option out of range: " + test.want; !errors.Is(err, modelavg.ErrOption) || err.Error() != want {
+		if want := "merge: option out of range: " + test.want; !errors.Is(err, modelavg.ErrOption) ||
+			err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}
@@ -600,9 +647,12 @@ func TestWithMetadata(t *testing.T) {
 func TestJSON(t *testing.T) {
 	dir := t.TempDir()
 	a := writeModel(t, filepath.Join(dir, "a"), map[string]string{"k": "v"},
-		tensor{"x", "F16", []int64{2}, halves(60000, math.Inf(1))}, tensor{"n", "I64", nil, make([]byte, 8)}, float32s("q", 1))
-	b := writeModel(t, filepath.Join(dir, "b"), nil, float32s("x", 10000, 1), tensor{"n", "I64", nil, make([]byte, 8)}, float32s("r", 1))
-	p := plan(t, []float64{2, -1}, open(t, a, b), merge.WithKeys(merge.KeysIntersection), merge.WithExclude(regexp.MustCompile("r")),
+		tensor{"x", "F16", []int64{2}, halves(60000, math.Inf(1))}, tensor{"n", "I64", nil, make([]byte, 8)},
+		float32s("q", 1))
+	b := writeModel(t, filepath.Join(dir, "b"), nil, float32s("x", 10000, 1), tensor{"n", "I64", nil, make([]byte, 8)},
+		float32s("r", 1))
+	p := plan(t, []float64{2, -1}, open(t, a, b), merge.WithKeys(merge.KeysIntersection),
+		merge.WithExclude(regexp.MustCompile("r")),
 		merge.WithWorkers(1), merge.WithChunkBytes(64))
 	text, err := json.Marshal(p)
 	if err != nil {

@@ -106,7 +106,8 @@ func TestRunMatchesReference(t *testing.T) {
 				want := reference(dtype, inputs, w)
 				if got[name].dtype != dtype || !bytes.Equal(got[name].data, want) {
 					i := firstDifference(got[name].data, want) / formats[dtype].size
-					t.Errorf("%d models, weights %v, tensor %s: element %d differs from the reference", models, w, name, i)
+					t.Errorf("%d models, weights %v, tensor %s: element %d differs from the reference", models, w, name,
+						i)
 				}
 			}
 		}
@@ -144,7 +145,8 @@ func TestRunSameBytesForAnyWorkersAndChunks(t *testing.T) {
 				want = got
 			}
 			if !bytes.Equal(got, want) {
-				t.Errorf("%d workers, chunks of %d: other bytes than with 1 worker and the default chunk", workers, chunk)
+				t.Errorf("%d workers, chunks of %d: other bytes than with 1 worker and the default chunk", workers,
+					chunk)
 			}
 		}
 	}
@@ -185,7 +187,8 @@ func TestRunShards(t *testing.T) {
 			}
 		}
 		// A model in shards is averaged with one in a file.
-		if _, again := readModel(t, run(t, nil, []string{out, out, paths[0]}, merge.WithIntegers(merge.IntegersFirst))); len(again) != 3 {
+		if _, again := readModel(t, run(t, nil, []string{out, out, paths[0]},
+			merge.WithIntegers(merge.IntegersFirst))); len(again) != 3 {
 			t.Errorf("%d tensors", len(again))
 		}
 	}
@@ -350,7 +353,8 @@ func TestRunOutputMayBeAnInput(t *testing.T) {
 
 func TestRunProgress(t *testing.T) {
 	dir := t.TempDir()
-	a := writeModel(t, filepath.Join(dir, "a"), nil, tensor{"x", "F32", []int64{1000}, make([]byte, 4000)}, int64s("n", 1))
+	a := writeModel(t, filepath.Join(dir, "a"), nil, tensor{"x", "F32", []int64{1000}, make([]byte, 4000)}, int64s("n",
+		1))
 	p := plan(t, nil, open(t, a, a), merge.WithWorkers(3), merge.WithChunkBytes(64))
 	var calls int
 	var last int64

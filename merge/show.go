@@ -164,7 +164,8 @@ func (p *Plan) MarshalJSON() ([]byte, error) {
 	j := jsonPlan{
 		Rule: p.Rule,
 		Policies: jsonPolicies{
-			Integers: p.Policies.Integers, Keys: p.Policies.Keys, NonFinite: p.Policies.NonFinite, Overflow: p.Policies.Overflow,
+			Integers: p.Policies.Integers, Keys: p.Policies.Keys, NonFinite: p.Policies.NonFinite,
+			Overflow: p.Policies.Overflow,
 		},
 		Models:       []jsonSource{},
 		Tensors:      []jsonStep{},

@@ -102,7 +102,8 @@ func (f *averageFlags) registerPolicies(cmd *cobra.Command) {
 	} {
 		*policy.value = choice{policy.values[0], policy.values}
 		flags.Var(policy.value, policy.name, policy.usage+": "+strings.Join(policy.values, ", "))
-		_ = cmd.RegisterFlagCompletionFunc(policy.name, cobra.FixedCompletions(policy.values, cobra.ShellCompDirectiveNoFileComp))
+		_ = cmd.RegisterFlagCompletionFunc(policy.name, cobra.FixedCompletions(policy.values,
+			cobra.ShellCompDirectiveNoFileComp))
 	}
 	flags.StringArrayVar(&f.include, "include", nil, "average only tensors that match `REGEXP`; repeatable")
 	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out tensors that match `REGEXP`; repeatable")

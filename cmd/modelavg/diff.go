@@ -96,7 +96,10 @@ type compared struct {
 
 // newCompared returns what is shown of the distances.
 func newCompared(name string, elements int64, d distances) compared {
-	return compared{name, elements, number(d.max), number(d.rms()), number(d.relative()), number(d.cosine()), d.nonFinite, d}
+	return compared{
+		name, elements, number(d.max), number(d.rms()), number(d.relative()), number(d.cosine()),
+		d.nonFinite, d,
+	}
 }
 
 // by returns the measure of that name.
@@ -130,9 +133,11 @@ func diff(cmd *cobra.Command, fileA, fileB string, workers int) (*comparison, er
 		case !ok:
 			c.Differences = append(c.Differences, fmt.Sprintf("tensor %q is only in %s", t.Name, fileA))
 		case !slices.Equal(t.Shape, u.Shape):
-			c.Differences = append(c.Differences, fmt.Sprintf("tensor %q has shape %v in %s and %v in %s", t.Name, t.Shape, fileA, u.Shape, fileB))
+			c.Differences = append(c.Differences, fmt.Sprintf("tensor %q has shape %v in %s and %v in %s", t.Name,
+				t.Shape, fileA, u.Shape, fileB))
 		case !convert.IsNumber(t.DType) || !convert.IsNumber(u.DType):
-			c.Differences = append(c.Differences, fmt.Sprintf("tensor %q of dtype %v and %v is not compared", t.Name, t.DType, u.DType))
+			c.Differences = append(c.Differences, fmt.Sprintf("tensor %q of dtype %v and %v is not compared", t.Name,
+				t.DType, u.DType))
 		default:
 			common = append(common, t.Name)
 			total += t.Bytes() + u.Bytes()
@@ -191,7 +196,8 @@ func (c *comparison) print(out io.Writer) {
 		if t.Max == 0 && t.NonFinite == 0 {
 			equal++
 		}
-		fmt.Fprintf(w, "%v\t%v\t%v\t%v\t%d\t%s\n", t.Max, t.RMS, t.Relative, t.Cosine, t.NonFinite, printable.Name(t.Name))
+		fmt.Fprintf(w, "%v\t%v\t%v\t%v\t%d\t%s\n", t.Max, t.RMS, t.Relative, t.Cosine, t.NonFinite,
+			printable.Name(t.Name))
 	}
 	w.Flush()
 	for _, d := range c.Differences {

@@ -15,7 +15,10 @@ import (
 func writeDirectory(t *testing.T, dir string, value float32) {
 	t.Helper()
 	w, err := checkpoint.Create(dir, []checkpoint.Tensor{
-		{Name: "bias", DType: checkpoint.F32, Shape: []int64{2}}, {Name: "weight", DType: checkpoint.F32, Shape: []int64{2}},
+		{Name: "bias", DType: checkpoint.F32, Shape: []int64{2}}, {
+			Name: "weight", DType: checkpoint.F32,
+			Shape: []int64{2},
+		},
 	}, nil, checkpoint.WithMaxShardSize(8))
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +53,8 @@ func list(t *testing.T, dir string) (names []string) {
 
 // twoShards are the files of a directory that writeDirectory writes.
 var twoShards = []string{
-	"config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json",
+	"config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+	"model.safetensors.index.json",
 }
 
 func TestDirectories(t *testing.T) {
@@ -67,13 +71,25 @@ func TestDirectories(t *testing.T) {
 	}{
 		{"mean -o out a b", "out", twoShards, []float32{2, 20}, "copied config.json\n"},
 		{"mean -o out a b", "out", twoShards, []float32{2, 20}, "left as they were: config.json\n"},
-		{"mean -o other a/model.safetensors.index.json b", "other", twoShards, []float32{2, 20}, "copied config.json\n"},
+		{
+			"mean -o other a/model.safetensors.index.json b", "other", twoShards,
+			[]float32{2, 20},
+			"copied config.json\n",
+		},
 		{"mean -o one.safetensors a b", "one.safetensors", nil, []float32{2, 20}, ""},
 		{"mean -o one.npz a b", "one.npz", nil, []float32{2, 20}, ""},
 		{"mean -o again --max-shard-size 8B one.npz a", "again", twoShards[1:], []float32{1.5, 15}, ""},
-		{"mean -o single --max-shard-size 1GB one.safetensors", "single", []string{"model.safetensors"}, []float32{2, 20}, ""},
+		{"mean -o single --max-shard-size 1GB one.safetensors", "single", []string{"model.safetensors"}, []float32{
+			2,
+			20,
+		}, ""},
 		{"mean -o mixed one.safetensors b", "mixed", nil, []float32{2.5, 25}, ""},
-		{"mean -o small --max-shard-size 8B --exclude bias a b", "small", []string{"config.json", "model.safetensors"}, []float32{2, 20}, ""},
+		{
+			"mean -o small --max-shard-size 8B --exclude bias a b", "small",
+			[]string{"config.json", "model.safetensors"},
+			[]float32{2, 20},
+			"",
+		},
 		{"mean -o b a b", "b", twoShards, []float32{2, 20}, "left as they were: config.json\n"}, // an input
 	} {
 		status, stdout, stderr := execute(t, test.line)
@@ -118,12 +134,14 @@ func TestDirectories(t *testing.T) {
 		Layout    string
 		SideFiles sideFiles `json:"side_files"`
 	}
-	if err := json.Unmarshal([]byte(stdout), &got); err != nil || !slices.Equal(got.SideFiles.Skipped, []string{"config.json"}) ||
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil || !slices.Equal(got.SideFiles.Skipped,
+		[]string{"config.json"}) ||
 		got.SideFiles.Copied == nil || !strings.HasPrefix(got.Layout, "a directory") {
 		t.Errorf("%v, %+v\n%s", err, got, stdout)
 	}
 	for _, size := range []string{"0", "-1", "x", "1XB", "1e30", "NaN", "GB"} {
-		if status, _, stderr := executeArgs(t, "mean", "-o", "x", "--max-shard-size", size, "a"); status != statusUsage ||
+		if status, _, stderr := executeArgs(t, "mean", "-o", "x", "--max-shard-size", size,
+			"a"); status != statusUsage ||
 			!strings.Contains(stderr, "want a number of bytes such as 5GB or 500MiB") {
 			t.Errorf("--max-shard-size %s: status %d, %s", size, status, stderr)
 		}
@@ -155,7 +173,8 @@ func TestVerifyDirectory(t *testing.T) {
 	if err := os.Remove(filepath.Join("b", twoShards[2])); err != nil {
 		t.Fatal(err)
 	}
-	if status, stdout, _ := execute(t, "verify b/model.safetensors.index.json"); status != statusFailed || !strings.Contains(stdout, twoShards[2]) {
+	if status, stdout, _ := execute(t, "verify b/model.safetensors.index.json"); status != statusFailed ||
+		!strings.Contains(stdout, twoShards[2]) {
 		t.Errorf("status %d, %s", status, stdout)
 	}
 }

@@ -45,7 +45,8 @@ func TestKill(t *testing.T) {
 
 	// What a whole run writes, and how long it takes.
 	start := time.Now()
-	if out, err := exec.Command(program, "mean", "-o", "whole", "large", "large", "large").CombinedOutput(); err != nil {
+	if out, err := exec.Command(program, "mean", "-o", "whole", "large", "large",
+		"large").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	took := time.Since(start)
@@ -186,7 +187,8 @@ func TestOtherFileSystem(t *testing.T) {
 func TestOutputReplacesEveryInput(t *testing.T) {
 	for i, name := range []string{"a", "b", "c"} {
 		inDirectory(t)
-		if status, _, stderr := start(t, "weighted", "-w", "0.25,0.5,0.25", "-o", name, "a", "b", "c"); status != statusDone {
+		if status, _, stderr := start(t, "weighted", "-w", "0.25,0.5,0.25", "-o", name, "a", "b",
+			"c"); status != statusDone {
 			t.Fatal(stderr)
 		}
 		for k, other := range []string{"a", "b", "c"} {

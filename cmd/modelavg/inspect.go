@@ -90,7 +90,10 @@ func inspect(cmd *cobra.Command, file string, stats bool, workers int) (*inspect
 		i.Metadata = map[string]string{}
 	}
 	for _, t := range m.Tensors() {
-		i.Tensors = append(i.Tensors, inspected{Name: t.Name, DType: t.DType, Shape: append([]int64{}, t.Shape...), Bytes: t.Bytes()})
+		i.Tensors = append(i.Tensors, inspected{
+			Name: t.Name, DType: t.DType, Shape: append([]int64{}, t.Shape...),
+			Bytes: t.Bytes(),
+		})
 		i.Bytes += t.Bytes()
 		i.Elements += t.Elements()
 	}

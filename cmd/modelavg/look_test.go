@@ -97,8 +97,10 @@ m: `
 	if err := json.Unmarshal([]byte(stdout), &got); status != statusDone || err != nil {
 		t.Fatalf("status %d, %v\n%s", status, err, stdout)
 	}
-	if f := got.Tensors[2]; f.Name != "f" || f.DType != checkpoint.F32 || !slices.Equal(f.Shape, []int64{8}) || f.Bytes != 32 ||
-		f.Stats.Mean != 0.4 || f.Stats.NaN != 1 || f.Stats.Inf != 2 || got.Bytes != 58 || got.Metadata["format"] != "pt" {
+	if f := got.Tensors[2]; f.Name != "f" || f.DType != checkpoint.F32 || !slices.Equal(f.Shape, []int64{8}) ||
+		f.Bytes != 32 ||
+		f.Stats.Mean != 0.4 || f.Stats.NaN != 1 || f.Stats.Inf != 2 || got.Bytes != 58 ||
+		got.Metadata["format"] != "pt" {
 		t.Errorf("got %+v", got)
 	}
 	for _, want := range []string{`"min": null`, `"rms": null`, `"path": "m"`, `"elements": 15`} {
@@ -107,7 +109,8 @@ m: `
 		}
 	}
 	for line, want := range map[string]string{
-		"inspect": "0 files given, want one", "inspect m m": "2 files given, want one", "inspect --workers -1 m": "--workers -1",
+		"inspect": "0 files given, want one", "inspect m m": "2 files given, want one",
+		"inspect --workers -1 m": "--workers -1",
 	} {
 		if status, _, stderr := execute(t, line); status != statusUsage || !strings.Contains(stderr, want) {
 			t.Errorf("%s: status %d, stderr %q", line, status, stderr)
@@ -239,18 +242,21 @@ tensor "onlyb" is only in b
 		if err := json.Unmarshal([]byte(stdout), &c); err != nil {
 			t.Fatal(err)
 		}
-		if c.Tensors[0].Name != first || len(c.Differences) != 4 || c.A != "a" || c.B != "b" || c.Tensors[0].Elements != 1 {
+		if c.Tensors[0].Name != first || len(c.Differences) != 4 || c.A != "a" || c.B != "b" ||
+			c.Tensors[0].Elements != 1 {
 			t.Errorf("--by %s: first %q, differences %q", by, c.Tensors[0].Name, c.Differences)
 		}
 	}
 	for line, want := range map[string]string{
-		"diff a": "1 files given, want two", "diff a b a": "3 files given", "diff --by size a b": "want one of relative, max, rms, cosine",
+		"diff a": "1 files given, want two", "diff a b a": "3 files given",
+		"diff --by size a b": "want one of relative, max, rms, cosine",
 	} {
 		if status, _, stderr := execute(t, line); status != statusUsage || !strings.Contains(stderr, want) {
 			t.Errorf("%s: status %d, stderr %q", line, status, stderr)
 		}
 	}
-	if status, _, stderr := execute(t, "diff --plot none/x.svg a b"); status != statusFailed || !strings.Contains(stderr, "none/x.svg") {
+	if status, _, stderr := execute(t, "diff --plot none/x.svg a b"); status != statusFailed ||
+		!strings.Contains(stderr, "none/x.svg") {
 		t.Errorf("status %d, stderr %q", status, stderr)
 	}
 }
@@ -365,13 +371,17 @@ func TestBars(t *testing.T) {
 		t.Errorf("order %q, want %q", names, want)
 	}
 	for name, want := range map[string]string{
-		"model.layers.12.mlp.up.weight": "model.layers.12", "lm_head.weight": "lm_head", "h.0": "h.0", "w": "w", "": "", "a..b": "a.",
+		"model.layers.12.mlp.up.weight": "model.layers.12", "lm_head.weight": "lm_head", "h.0": "h.0", "w": "w", "": "",
+		"a..b": "a.",
 	} {
 		if got := layerOf(name); got != want {
 			t.Errorf("layerOf(%q) = %q, want %q", name, got, want)
 		}
 	}
-	for x, want := range map[float64]float64{0: 1, 0.16: 0.2, 0.2: 0.2, 0.96: 1, 1: 1, 1.01: 1.5, 99: 100, 3e-9: 3e-9, 1e300: 1e300} {
+	for x, want := range map[float64]float64{
+		0: 1, 0.16: 0.2, 0.2: 0.2, 0.96: 1, 1: 1, 1.01: 1.5, 99: 100, 3e-9: 3e-9,
+		1e300: 1e300,
+	} {
 		if got := axisEnd(x); math.Abs(got-want) > 1e-9*want {
 			t.Errorf("axisEnd(%v) = %v, want %v", x, got, want)
 		}
@@ -398,12 +408,16 @@ func TestVerify(t *testing.T) {
 	if status != statusFailed || len(lines) != 6 || stderr != "modelavg: violations found: 3\n" {
 		t.Fatalf("status %d, %s\n%s", status, stderr, stdout)
 	}
-	for i, want := range []string{"a: valid", `hole: tensor "x": data_offsets [4,8]: a hole before it`, "none", `unknown: tensor "x": dtype: unknown dtype "F31"`, "b: valid"} {
+	for i, want := range []string{
+		"a: valid", `hole: tensor "x": data_offsets [4,8]: a hole before it`, "none",
+		`unknown: tensor "x": dtype: unknown dtype "F31"`, "b: valid",
+	} {
 		if !strings.Contains(lines[i], want) {
 			t.Errorf("line %q, want %q in it", lines[i], want)
 		}
 	}
-	if status, _, stderr := execute(t, "verify"); status != statusUsage || !strings.Contains(stderr, "no model files given") {
+	if status, _, stderr := execute(t, "verify"); status != statusUsage || !strings.Contains(stderr,
+		"no model files given") {
 		t.Errorf("status %d, %s", status, stderr)
 	}
 }

@@ -44,7 +44,10 @@ func writeManPages(root *cobra.Command, dir string) error {
 	}
 	root.DisableAutoGenTag = true
 	verbatim(root)
-	return doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "modelavg " + version(), Manual: "modelavg manual"}, dir)
+	return doc.GenManTree(root, &doc.GenManHeader{
+		Section: "1", Source: "modelavg " + version(),
+		Manual: "modelavg manual",
+	}, dir)
 }
 
 // verbatim makes the indented lines of all long texts what the pages, which are made from Markdown, show as they are.

@@ -33,7 +33,8 @@ func TestManPages(t *testing.T) {
 			return
 		}
 		page := strings.ReplaceAll(string(text), "\\", "")
-		for _, want := range []string{".TH ", "Nov 2023", c.Short, strings.TrimSpace(strings.Split(c.Example, "\n")[0])} {
+		for _, want := range []string{".TH ", "Nov 2023", c.Short, strings.TrimSpace(strings.Split(c.Example,
+			"\n")[0])} {
 			if !strings.Contains(page, strings.ReplaceAll(want, "\\", "")) {
 				t.Errorf("%s: %q is not in it\n%s", name, want, page)
 			}
@@ -47,14 +48,16 @@ func TestManPages(t *testing.T) {
 		t.Errorf("%d pages for %d commands, %v", len(list), pages, err)
 	}
 
-	if status, _, stderr := execute(t, "man"); status != statusUsage || !strings.Contains(stderr, "no directory given") {
+	if status, _, stderr := execute(t, "man"); status != statusUsage || !strings.Contains(stderr,
+		"no directory given") {
 		t.Errorf("status %d, %q", status, stderr)
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if status, _, stderr := executeArgs(t, "man", "--dir", file); status != statusFailed || !strings.Contains(stderr, "file") {
+	if status, _, stderr := executeArgs(t, "man", "--dir", file); status != statusFailed || !strings.Contains(stderr,
+		"file") {
 		t.Errorf("status %d, %q", status, stderr)
 	}
 }

@@ -26,7 +26,8 @@ The flags are those of the command that is planned; -o may be left out.`,
 	for _, cmd := range []*cobra.Command{newMean(true), newWeighted(true), newEWA(true)} {
 		cmd.Use = strings.Replace(cmd.Use, " -o OUT", "", 1)
 		cmd.Short = "Plan: " + strings.ToLower(cmd.Short[:1]) + cmd.Short[1:]
-		cmd.Example = strings.ReplaceAll(strings.ReplaceAll(cmd.Example, "modelavg ", "modelavg plan "), " -o out.safetensors", "")
+		cmd.Example = strings.ReplaceAll(strings.ReplaceAll(cmd.Example, "modelavg ", "modelavg plan "),
+			" -o out.safetensors", "")
 		plan.AddCommand(cmd)
 	}
 	return plan

@@ -17,12 +17,22 @@ func TestPlan(t *testing.T) {
 		line string
 		want []string // in the output
 	}{
-		{"plan mean a b", []string{"copy-last  I64  [1]  8 B  steps\n", "average    F32  [2]  8 B  weight\n", "mean of 2 models\nweight 0.5         a\n"}},
+		{"plan mean a b", []string{
+			"copy-last  I64  [1]  8 B  steps\n", "average    F32  [2]  8 B  weight\n",
+			"mean of 2 models\nweight 0.5         a\n",
+		}},
 		{"plan mean -o out a b", []string{"reads 24 B, writes 16 B, with "}},
-		{"plan weighted -w 1,3 --normalize a b", []string{"weighted mean of 2 models\nweight 0.25        a\nweight 0.75        b\n"}},
+		{
+			"plan weighted -w 1,3 --normalize a b",
+			[]string{"weighted mean of 2 models\nweight 0.25        a\nweight 0.75        b\n"},
+		},
 		{"plan weighted -w 0,1 a b", []string{"weight 0           a (not read)\n", "reads 16 B"}},
 		{"plan ewa --decay 0.5 --workers 1 a b c", []string{"weight 0.142857    a\n", "(1 worker, chunks of 64 B)"}},
-		{"plan mean --integers max --dtype f16 a b", []string{"max      I64  [1]  8 B  steps\n", "average  F16  [2]  4 B  weight (from F32)\n", "integers max, keys strict, non-finite propagate, overflow inf, dtype F16\n"}},
+		{"plan mean --integers max --dtype f16 a b", []string{
+			"max      I64  [1]  8 B  steps\n",
+			"average  F16  [2]  4 B  weight (from F32)\n",
+			"integers max, keys strict, non-finite propagate, overflow inf, dtype F16\n",
+		}},
 		{"plan mean --tensor-weights ^w=0.75,0.25 a b", []string{"weight (0.75 of a, 0.25 of b)\n"}},
 		{"plan mean --exclude steps a b", []string{"left out: tensor \"steps\", excluded\n"}},
 	} {
@@ -50,7 +60,8 @@ func TestPlan(t *testing.T) {
 		}
 		checkErrorLine(t, line, stderr, want)
 	}
-	if status, stdout, stderr := execute(t, "plan mean a none"); status != statusFailed || stdout != "" || !strings.Contains(stderr, "none") {
+	if status, stdout, stderr := execute(t, "plan mean a none"); status != statusFailed || stdout != "" ||
+		!strings.Contains(stderr, "none") {
 		t.Errorf("status %d, %q, %q", status, stdout, stderr)
 	}
 	if got := files(t); !slices.Equal(got, before) {
@@ -92,7 +103,8 @@ func TestJSON(t *testing.T) {
 		if err := json.Unmarshal([]byte(stdout), &got); err != nil {
 			t.Fatalf("%s: %v\n%s", line, err, stdout)
 		}
-		if p := got.Plan; p.Rule != rule || len(p.Models) != 2 || p.Models[1].Path != "b" || p.Models[1].Weight != 0.5 ||
+		if p := got.Plan; p.Rule != rule || len(p.Models) != 2 || p.Models[1].Path != "b" ||
+			p.Models[1].Weight != 0.5 ||
 			len(p.Tensors) != 2 || p.Tensors[0].Action != "copy-last" {
 			t.Errorf("%s: plan %+v", line, got.Plan)
 		}
@@ -104,7 +116,8 @@ func TestJSON(t *testing.T) {
 			t.Errorf("%s: report %+v", line, got.Report)
 		}
 	}
-	if status, stdout, stderr := execute(t, "mean --json -o out a none"); status != statusFailed || stdout != "" || !strings.Contains(stderr, "none") {
+	if status, stdout, stderr := execute(t, "mean --json -o out a none"); status != statusFailed || stdout != "" ||
+		!strings.Contains(stderr, "none") {
 		t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
 	}
 }
@@ -129,8 +142,16 @@ func TestPolicyFlags(t *testing.T) {
 		tensors []string
 		stdout  string // in it
 	}{
-		{"mean --keys union -o out a k", []string{"F32 new", "I64 steps", "F32 weight"}, "difference: k: extra tensor \"new\"\n"},
-		{"mean --keys intersection -o out a k", []string{"I64 steps", "F32 weight"}, "left out: tensor \"new\", not in all models\n"},
+		{
+			"mean --keys union -o out a k",
+			[]string{"F32 new", "I64 steps", "F32 weight"},
+			"difference: k: extra tensor \"new\"\n",
+		},
+		{
+			"mean --keys intersection -o out a k",
+			[]string{"I64 steps", "F32 weight"},
+			"left out: tensor \"new\", not in all models\n",
+		},
 		{"mean --exclude new -o out a k", []string{"I64 steps", "F32 weight"}, "left out: tensor \"new\", excluded\n"},
 		{"mean --include ^w -o out a b", []string{"F32 weight"}, "1 tensor averaged\n"},
 		{"mean --dtype bf16 -o out a b", []string{"I64 steps", "BF16 weight"}, ""},
@@ -169,16 +190,25 @@ func TestPolicyFlags(t *testing.T) {
 		status     int
 		line, want string
 	}{
-		{statusUsage, "mean --integers median -o out a b", `invalid argument "median" for "--integers" flag: want one of last, first, max, sum, error`},
+		{
+			statusUsage, "mean --integers median -o out a b",
+			`invalid argument "median" for "--integers" flag: want one of last, first, max, sum, error`,
+		},
 		{statusUsage, "mean --keys x -o out a b", "want one of strict, intersection, union"},
 		{statusUsage, "mean --nonfinite x -o out a b", "want one of propagate, error"},
 		{statusUsage, "mean --overflow x -o out a b", "want one of inf, saturate, error"},
 		{statusUsage, "mean --dtype i8 -o out a b", "want one of first, f64, f32, f16, bf16, f8_e4m3, f8_e5m2"},
 		{statusUsage, "mean --include ( -o out a b", "--include (: error parsing regexp: missing closing )"},
 		{statusUsage, "mean --exclude [ -o out a b", "--exclude [: error parsing regexp"},
-		{statusUsage, "mean --tensor-weights x -o out a b", "--tensor-weights x: want REGEXP=WEIGHT,... with one weight for each file"},
+		{
+			statusUsage, "mean --tensor-weights x -o out a b",
+			"--tensor-weights x: want REGEXP=WEIGHT,... with one weight for each file",
+		},
 		{statusUsage, "mean --tensor-weights x=1 -o out a b", "--tensor-weights x=1: 1 weights for 2 files"},
-		{statusUsage, "mean --tensor-weights x=1,y -o out a b", `--tensor-weights x=1,y: weight 2 is "y": want a number`},
+		{
+			statusUsage, "mean --tensor-weights x=1,y -o out a b",
+			`--tensor-weights x=1,y: weight 2 is "y": want a number`,
+		},
 		{statusUsage, "mean --tensor-weights x=1,1 -o out a b", "weights do not sum to one"},
 		{statusUsage, "mean --tensor-weights (=1,0 -o out a b", "error parsing regexp"},
 		{statusUsage, "soup --eval x{} --tensor-weights w=1,0 -o out a b", "unknown flag: --tensor-weights"},
@@ -186,7 +216,10 @@ func TestPolicyFlags(t *testing.T) {
 		{statusUsage, "soup --eval true -o out a b", "--eval true: there is no {} for the path of the model"},
 		{statusUsage, "soup --eval {} a b", "no output file given"},
 		{statusFailed, "mean --include none -o out a b", `include: pattern "none" matches no tensor`},
-		{statusFailed, "mean --integers error -o out a b", `b: tensor "steps": element 0: integer policy: it is 1, in a it is 0`},
+		{
+			statusFailed, "mean --integers error -o out a b",
+			`b: tensor "steps": element 0: integer policy: it is 1, in a it is 0`,
+		},
 		{statusFailed, "mean -o out a k", `models differ from a; k: extra tensor "new"`},
 	} {
 		status, _, stderr := execute(t, test.line)

@@ -44,7 +44,9 @@ func newScanner(models, workers int, read func(bytes int64)) *scanner {
 
 // scan calls visit with the values of every chunk of the tensor, of one model or the same of two, and merge with what
 // that returns, in the order of the chunks, so that the outcome does not depend on the workers.
-func scan[T any](ctx context.Context, s *scanner, tensors []*checkpoint.TensorReader, visit func(x [2][]float64) T, merge func(T)) error {
+func scan[T any](ctx context.Context, s *scanner, tensors []*checkpoint.TensorReader, visit func(x [2][]float64) T,
+	merge func(T),
+) error {
 	n := tensors[0].Tensor().Elements()
 	chunks := (n + scanElements - 1) / scanElements
 	results := make([]T, len(s.workers))

@@ -64,7 +64,9 @@ soup runs, the mean in question is beside the output, as .NAME.soup.safetensors 
 			s := &soup{
 				files: files, options: opts, output: f.output, maxShardSize: int64(f.maxShardSize), minimize: minimize,
 				stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(),
-				evaluate: func(ctx context.Context, path string) (float64, error) { return evaluate(ctx, command, path) },
+				evaluate: func(ctx context.Context, path string) (float64, error) {
+					return evaluate(ctx, command, path)
+				},
 			}
 			if f.json {
 				s.stdout = io.Discard
@@ -270,7 +272,8 @@ func (s *soup) write(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.stdout, "%d of %d models: %s\nscore %v\n%v%v", len(s.chosen), len(s.files), strings.Join(s.ingredients(), " + "),
+	fmt.Fprintf(s.stdout, "%d of %d models: %s\nscore %v\n%v%v", len(s.chosen), len(s.files),
+		strings.Join(s.ingredients(), " + "),
 		s.score, s.result.Report, s.result.SideFiles)
 	return nil
 }

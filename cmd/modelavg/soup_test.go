@@ -83,11 +83,13 @@ func TestSoup(t *testing.T) {
 		t.Errorf("got %v, want 5.1\n%s", got, stdout)
 	}
 	const mean = ".out.soup.safetensors"
-	if got, want := evaluations(t), []string{"a", "b", "c", "d", "e e", mean, mean, mean, mean}; !slices.Equal(got, want) {
+	if got, want := evaluations(t), []string{"a", "b", "c", "d", "e e", mean, mean, mean, mean}; !slices.Equal(got,
+		want) {
 		t.Errorf("evaluated %q, want %q", got, want)
 	}
 	for _, want := range []string{
-		"score of b: -3\n", "start with c: -1\n", "with a: -0.0999", ", added\n", "with b: -0.93", "with d: ", "left out\n", "2 of 5 models: a + c\n",
+		"score of b: -3\n", "start with c: -1\n", "with a: -0.0999", ", added\n", "with b: -0.93", "with d: ",
+		"left out\n", "2 of 5 models: a + c\n",
 	} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("stdout\n%s\nwant %q in it", stdout, want)
@@ -110,7 +112,8 @@ func TestSoup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status, again, stderr := executeArgs(t, args...); status != statusDone || strings.Split(again, "\nread")[0] != strings.Split(stdout, "\nread")[0] {
+	if status, again, stderr := executeArgs(t, args...); status != statusDone || strings.Split(again,
+		"\nread")[0] != strings.Split(stdout, "\nread")[0] {
 		t.Errorf("status %d, %s\n%s\nwant\n%s", status, stderr, again, stdout)
 	}
 	if got := evaluations(t); got != nil {
@@ -178,7 +181,8 @@ func TestSoupMinimizeAndJSON(t *testing.T) {
 		t.Fatalf("%v\n%s", err, stdout)
 	}
 	// The worst is a, with −4; the mean with any other is nearer to 5.
-	if !slices.Equal(got.Ingredients, []string{"a"}) || got.Score != -4 || len(got.Scores) != 3 || got.Scores[2].Score != -1 ||
+	if !slices.Equal(got.Ingredients, []string{"a"}) || got.Score != -4 || len(got.Scores) != 3 ||
+		got.Scores[2].Score != -1 ||
 		got.Report.Path != "out" || got.Plan.Rule != "mean" {
 		t.Errorf("got %+v", got)
 	}
@@ -208,7 +212,10 @@ func TestSoupNaN(t *testing.T) {
 	for _, test := range []struct {
 		a, b float64
 		want bool
-	}{{1, 0, true}, {0, 1, false}, {1, 1, false}, {1, nan, true}, {nan, 1, false}, {nan, nan, false}, {math.Inf(1), 1, true}} {
+	}{{1, 0, true}, {0, 1, false}, {1, 1, false}, {1, nan, true}, {nan, 1, false}, {nan, nan, false}, {
+		math.Inf(1), 1,
+		true,
+	}} {
 		if got := s.better(test.a, test.b); got != test.want {
 			t.Errorf("better(%v, %v) = %v, want %v", test.a, test.b, got, test.want)
 		}
@@ -241,13 +248,16 @@ func TestSoupFailures(t *testing.T) {
 		}
 	}
 	inDirectory(t)
-	if err := os.WriteFile("log", []byte("{\"key\":\"x\",\"files\":[],\"score\":\"1\"}\nnonsense\n"), 0o666); err != nil {
+	if err := os.WriteFile("log", []byte("{\"key\":\"x\",\"files\":[],\"score\":\"1\"}\nnonsense\n"),
+		0o666); err != nil {
 		t.Fatal(err)
 	}
-	if status, _, stderr := executeArgs(t, evaluator(t, "--log", "log", "a")...); status != statusFailed || !strings.Contains(stderr, "log: line 2 is no score") {
+	if status, _, stderr := executeArgs(t, evaluator(t, "--log", "log", "a")...); status != statusFailed ||
+		!strings.Contains(stderr, "log: line 2 is no score") {
 		t.Errorf("status %d, stderr %q", status, stderr)
 	}
-	if status, _, stderr := executeArgs(t, evaluator(t, "a", "none")...); status != statusFailed || !strings.Contains(stderr, "none") {
+	if status, _, stderr := executeArgs(t, evaluator(t, "a", "none")...); status != statusFailed ||
+		!strings.Contains(stderr, "none") {
 		t.Errorf("status %d, stderr %q", status, stderr)
 	}
 }
@@ -312,7 +322,8 @@ func TestSoupOfDigits(t *testing.T) {
 	for _, s := range got.Scores {
 		best = max(best, s.Score)
 	}
-	t.Logf("%d ingredients, %v %% against %v %% of the best of %d", len(got.Ingredients), got.Score, best, len(got.Scores))
+	t.Logf("%d ingredients, %v %% against %v %% of the best of %d", len(got.Ingredients), got.Score, best,
+		len(got.Scores))
 	if best != 90.77 || got.Score != 92.32 || len(got.Ingredients) != 4 {
 		t.Errorf("best %v, soup %v of %q; want 90.77 and 92.32 of four", best, got.Score, got.Ingredients)
 	}

@@ -26,7 +26,10 @@ type format struct {
 }
 
 var formats = []format{
-	{checkpoint.F64, 8, 11, 52, false, math.MaxFloat64, math.SmallestNonzeroFloat64, 1<<63 - 1<<52 - 1, 0x7ff << 52, 1 << 51},
+	{
+		checkpoint.F64, 8, 11, 52, false, math.MaxFloat64, math.SmallestNonzeroFloat64, 1<<63 - 1<<52 - 1, 0x7ff << 52,
+		1 << 51,
+	},
 	{checkpoint.F32, 4, 8, 23, false, math.MaxFloat32, math.SmallestNonzeroFloat32, 0x7f7fffff, 0x7f800000, 1 << 22},
 	{checkpoint.F16, 2, 5, 10, false, 65504, 0x1p-24, 0x7bff, 0x7c00, 1 << 9},
 	{checkpoint.BF16, 2, 8, 7, false, 0x1.fep127, 0x1p-133, 0x7f7f, 0x7f80, 1 << 6},
@@ -50,7 +53,8 @@ func (f format) nearest(x float64) uint64 {
 	want := new(big.Float).SetPrec(200).SetFloat64(x)
 	// The pattern after the largest finite one stands for what comes after it if there were no end.
 	end := f.specialAbove + 1
-	above := uint64(sort.Search(int(min(end, math.MaxInt)), func(b int) bool { return f.value(uint64(b)).Cmp(want) >= 0 }))
+	above := uint64(sort.Search(int(min(end, math.MaxInt)),
+		func(b int) bool { return f.value(uint64(b)).Cmp(want) >= 0 }))
 	if above == 0 {
 		return 0
 	}
@@ -368,7 +372,10 @@ func TestOverflows(t *testing.T) {
 }
 
 func TestNotAFloat(t *testing.T) {
-	for _, d := range []checkpoint.DType{checkpoint.I64, checkpoint.C64, checkpoint.F8E8M0, checkpoint.F4, checkpoint.F8E4M3FNUZ} {
+	for _, d := range []checkpoint.DType{
+		checkpoint.I64, checkpoint.C64, checkpoint.F8E8M0, checkpoint.F4,
+		checkpoint.F8E4M3FNUZ,
+	} {
 		if IsFloat(d) {
 			t.Errorf("%v is no float of this package", d)
 		}
