@@ -21,6 +21,7 @@ import (
 const (
 	stream = 1 << iota // store past the caches; dst is aligned to streamAlign
 	divide             // divide by the divisor before rounding
+	scale              // multiply by the divisor before rounding, not for Float64Wider
 )
 
 const (
@@ -125,13 +126,23 @@ func (narrow *weights) group(kind implementation.Kind, w *float64, first, models
 	return unsafe.Pointer(narrow)
 }
 
+// division returns what tells an implementation to divide by the divisor. One by a power of two, as of a mean of 2, 4 or
+// 8 models, is a multiplication: the same bits, at a tenth of the time.
+func division(kind implementation.Kind, divisor float64) (float64, int) {
+	fraction, exponent := math.Frexp(divisor)
+	switch {
+	case divisor == 1:
+		return divisor, 0
+	case fraction == 0.5 && exponent > 0 && exponent < 64 && kind != implementation.Float64Wider:
+		return 1 / divisor, scale
+	}
+	return divisor, divide
+}
+
 // weightedSum is dst[i] = round(Σ w[k]·x[k][i] / divisor). x points to the first of the models' slice headers; w == nil
 // stands for weights of one; a divisor of 1 divides nothing.
 func weightedSum(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n, models int, divisor float64) {
-	flags := 0
-	if divisor != 1 {
-		flags = divide
-	}
+	divisor, flags := division(kind, divisor)
 	var narrow weights
 	size := elementSize(kind)
 	if models <= group && n <= chunkBytes/8 {
@@ -209,10 +220,7 @@ func accumulate(kind implementation.Kind, acc, x unsafe.Pointer, w float64, n in
 
 // round is dst[i] = round(acc[i] / divisor): a weighted sum of no models that starts from acc.
 func round(kind implementation.Kind, dst, acc unsafe.Pointer, n int, divisor float64) {
-	flags := 0
-	if divisor != 1 {
-		flags = divide
-	}
+	divisor, flags := division(kind, divisor)
 	for i := 0; i < n; i += chunkBytes / 8 {
 		weightedSumBlock(kind, unsafe.Add(dst, i*elementSize(kind)), nil, nil, unsafe.Add(acc, i*accumulatorSize(kind)),
 			min(chunkBytes/8, n-i), 0, 0, divisor, flags)

@@ -205,26 +205,36 @@ func TestBlocks(t *testing.T) {
 				w := randomWeights(rng, kind, ordinary, models)
 				weights := accumulatorWeights(kind, w, models)
 				flags, divisor, place := 0, math.NaN(), rng.IntN(line/f.size)*f.size
-				if rng.IntN(2) == 0 {
-					flags |= divide
+				factor, factorFlags := math.NaN(), 0
+				switch rng.IntN(3) {
+				case 0:
+					flags, factorFlags = divide, divide
 					divisor = rng.NormFloat64()
+					factor = divisor
+				case 1: // the same as a multiplication
+					flags, factorFlags = divide, divide
+					divisor = math.Ldexp(1, 1+rng.IntN(63))
+					factor = divisor
+					if kind != implementation.Float64Wider {
+						factor, factorFlags = 1/divisor, scale
+					}
 				}
 				if rng.IntN(3) == 0 {
-					flags |= stream
+					factorFlags |= stream
 					place = 0
 				}
 				weightedSumGeneric(kind, unsafe.Pointer(&want[0]), x, weights, acc, n, models, offset, divisor, flags)
 				onEach(t, func(impl implementation.Implementation) {
 					dst := dst.at(n*f.size, place)
 					p := unsafe.Pointer(unsafe.SliceData(dst.b))
-					weightedSumBlock(kind, p, x, weights, acc, n, models, offset, divisor, flags)
+					weightedSumBlock(kind, p, x, weights, acc, n, models, offset, factor, factorFlags)
 					d := f.differ(dst.b, want[:n*f.size])
 					if d == "" {
 						d = dst.overrun()
 					}
 					if d != "" {
 						t.Fatalf("%v: n=%d models=%d offset=%d accumulators=%t flags=%d elements=%d divisor=%v weights=%v: %s",
-							impl, n, models, offset, acc != nil, flags, m, divisor, w, d)
+							impl, n, models, offset, acc != nil, factorFlags, m, divisor, w, d)
 					}
 				})
 			}

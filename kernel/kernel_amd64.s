@@ -10,7 +10,7 @@ TEXT ·weightedSumFloat32AVX512(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVQ       dst+0(FP), AX
@@ -54,22 +54,28 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided8
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided9
 	VBROADCASTSD divisor+56(FP), Z2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale8
 	VDIVPD       Z2, Z1, Z1
+	JMP          divided9
 
-divided8:
+scale8:
+	VMULPD Z2, Z1, Z1
+
+divided9:
 	VCVTPD2PS Z1, Y1
 	VMOVAPS   Y1, Y1
 
 blocks2:
 	CMPQ BX, $+128
-	JLT  blocksDone10
+	JLT  blocksDone11
 
-block9:
+block10:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh11
+	JEQ     fresh12
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -86,9 +92,9 @@ block9:
 	VMOVUPS 832(CX), Z15
 	VMOVUPS 896(CX), Z16
 	VMOVUPS 960(CX), Z17
-	JMP     started12
+	JMP     started13
 
-fresh11:
+fresh12:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -106,14 +112,14 @@ fresh11:
 	VMOVAPS Z0, Z16
 	VMOVAPS Z0, Z17
 
-started12:
+started13:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded14
+	JZ    folded15
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models13:
+models14:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z18
 	VCVTPS2PD    (R9)(DX*4), Z19
@@ -151,12 +157,14 @@ models13:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models13
+	JNZ          models14
 
-folded14:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided15
+folded15:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided17
 	VBROADCASTSD divisor+56(FP), Z18
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale16
 	VDIVPD       Z18, Z2, Z2
 	VDIVPD       Z18, Z3, Z3
 	VDIVPD       Z18, Z4, Z4
@@ -173,8 +181,27 @@ folded14:
 	VDIVPD       Z18, Z15, Z15
 	VDIVPD       Z18, Z16, Z16
 	VDIVPD       Z18, Z17, Z17
+	JMP          divided17
 
-divided15:
+scale16:
+	VMULPD Z18, Z2, Z2
+	VMULPD Z18, Z3, Z3
+	VMULPD Z18, Z4, Z4
+	VMULPD Z18, Z5, Z5
+	VMULPD Z18, Z6, Z6
+	VMULPD Z18, Z7, Z7
+	VMULPD Z18, Z8, Z8
+	VMULPD Z18, Z9, Z9
+	VMULPD Z18, Z10, Z10
+	VMULPD Z18, Z11, Z11
+	VMULPD Z18, Z12, Z12
+	VMULPD Z18, Z13, Z13
+	VMULPD Z18, Z14, Z14
+	VMULPD Z18, Z15, Z15
+	VMULPD Z18, Z16, Z16
+	VMULPD Z18, Z17, Z17
+
+divided17:
 	VCVTPD2PS    Z2, Y20
 	VCVTPD2PS    Z3, Y2
 	VCVTPD2PS    Z4, Y21
@@ -200,7 +227,7 @@ divided15:
 	VINSERTF64X4 $0x01, Y8, Z26, Z26
 	VINSERTF64X4 $0x01, Y9, Z27, Z27
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past16
+	JNZ          past18
 	VMOVUPS      Z20, (AX)
 	VMOVUPS      Z21, 64(AX)
 	VMOVUPS      Z22, 128(AX)
@@ -209,9 +236,9 @@ divided15:
 	VMOVUPS      Z25, 320(AX)
 	VMOVUPS      Z26, 384(AX)
 	VMOVUPS      Z27, 448(AX)
-	JMP          stored17
+	JMP          stored19
 
-past16:
+past18:
 	VMOVNTPS Z20, (AX)
 	VMOVNTPS Z21, 64(AX)
 	VMOVNTPS Z22, 128(AX)
@@ -221,41 +248,41 @@ past16:
 	VMOVNTPS Z26, 384(AX)
 	VMOVNTPS Z27, 448(AX)
 
-stored17:
+stored19:
 	ADDQ $+512, AX
 	ADDQ $+1024, CX
 	ADDQ $+128, DX
 	SUBQ $+128, BX
 	CMPQ BX, $+128
-	JGE  block9
+	JGE  block10
 
-blocksDone10:
+blocksDone11:
 	CMPQ BX, $+32
-	JLT  blocksDone19
+	JLT  blocksDone21
 
-block18:
+block20:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh20
+	JEQ     fresh22
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
 	VMOVUPS 192(CX), Z5
-	JMP     started21
+	JMP     started23
 
-fresh20:
+fresh22:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 
-started21:
+started23:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded23
+	JZ    folded25
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models22:
+models24:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z6
 	VCVTPS2PD    (R9)(DX*4), Z7
@@ -269,65 +296,74 @@ models22:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models22
+	JNZ          models24
 
-folded23:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided24
+folded25:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided27
 	VBROADCASTSD divisor+56(FP), Z6
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale26
 	VDIVPD       Z6, Z2, Z2
 	VDIVPD       Z6, Z3, Z3
 	VDIVPD       Z6, Z4, Z4
 	VDIVPD       Z6, Z5, Z5
+	JMP          divided27
 
-divided24:
+scale26:
+	VMULPD Z6, Z2, Z2
+	VMULPD Z6, Z3, Z3
+	VMULPD Z6, Z4, Z4
+	VMULPD Z6, Z5, Z5
+
+divided27:
 	VCVTPD2PS Z2, Y2
 	VCVTPD2PS Z3, Y3
 	VCVTPD2PS Z4, Y4
 	VCVTPD2PS Z5, Y5
 	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past25
+	JNZ       past28
 	VMOVUPS   Y2, (AX)
 	VMOVUPS   Y3, 32(AX)
 	VMOVUPS   Y4, 64(AX)
 	VMOVUPS   Y5, 96(AX)
-	JMP       stored26
+	JMP       stored29
 
-past25:
+past28:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
 	VMOVNTPS Y5, 96(AX)
 
-stored26:
+stored29:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+32, DX
 	SUBQ $+32, BX
 	CMPQ BX, $+32
-	JGE  block18
+	JGE  block20
 
-blocksDone19:
+blocksDone21:
 	CMPQ BX, $+8
-	JLT  blocksDone28
+	JLT  blocksDone31
 
-block27:
+block30:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh29
+	JEQ     fresh32
 	VMOVUPS (CX), Z2
-	JMP     started30
+	JMP     started33
 
-fresh29:
+fresh32:
 	VMOVAPS Z0, Z2
 
-started30:
+started33:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded32
+	JZ    folded35
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models31:
+models34:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z3
 	VCVTPS2PD    (R9)(DX*4), Z4
@@ -335,15 +371,21 @@ models31:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models31
+	JNZ          models34
 
-folded32:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+folded35:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided37
 	VBROADCASTSD divisor+56(FP), Z3
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale36
 	VDIVPD       Z3, Z2, Z2
+	JMP          divided37
 
-divided33:
+scale36:
+	VMULPD Z3, Z2, Z2
+
+divided37:
 	VCVTPD2PS Z2, Y2
 	VMOVUPS   Y2, (AX)
 	ADDQ      $+32, AX
@@ -351,19 +393,19 @@ divided33:
 	ADDQ      $+8, DX
 	SUBQ      $+8, BX
 	CMPQ      BX, $+8
-	JGE       block27
+	JGE       block30
 
-blocksDone28:
+blocksDone31:
 	TESTQ   BX, BX
 	JZ      done3
 	VMOVUPS Y1, -32(AX)(BX*4)
 
 done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced34
+	JZ    fenced38
 	SFENCE
 
-fenced34:
+fenced38:
 	VZEROUPPER
 	RET
 
@@ -379,11 +421,11 @@ small1:
 	VMOVAPS Z0, Z0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded36
+	JZ      folded40
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), BX
 
-models35:
+models39:
 	MOVQ         (CX), DI
 	VBROADCASTSD (BX), Z1
 	VMOVUPS.Z    (DI)(DX*4), K1, Y2
@@ -392,15 +434,21 @@ models35:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, BX
 	DECQ         SI
-	JNZ          models35
+	JNZ          models39
 
-folded36:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided37
+folded40:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided42
 	VBROADCASTSD divisor+56(FP), Z1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale41
 	VDIVPD       Z1, Z0, Z0
+	JMP          divided42
 
-divided37:
+scale41:
+	VMULPD Z1, Z0, Z0
+
+divided42:
 	VCVTPD2PS Z0, Y0
 	VMOVUPS   Y0, K1, (AX)
 	VZEROUPPER
@@ -418,22 +466,22 @@ TEXT ·accumulateFloat32AVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
 	CMPQ       CX, $+8
-	JLT        done39
+	JLT        done44
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks38
+	JZ      blocks43
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded41
+	JZ      folded46
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models40:
+models45:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z0
 	VCVTPS2PD    (R9)(BX*4), Z2
@@ -441,14 +489,14 @@ models40:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models40
+	JNZ          models45
 
-folded41:
-blocks38:
+folded46:
+blocks43:
 	CMPQ CX, $+128
-	JLT  blocksDone43
+	JLT  blocksDone48
 
-block42:
+block47:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -467,11 +515,11 @@ block42:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded45
+	JZ      folded50
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models44:
+models49:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z17
 	VCVTPS2PD    (R8)(DX*4), Z18
@@ -509,9 +557,9 @@ models44:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models44
+	JNZ          models49
 
-folded45:
+folded50:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -532,24 +580,24 @@ folded45:
 	ADDQ    $+128, DX
 	SUBQ    $+128, CX
 	CMPQ    CX, $+128
-	JGE     block42
+	JGE     block47
 
-blocksDone43:
+blocksDone48:
 	CMPQ CX, $+32
-	JLT  blocksDone47
+	JLT  blocksDone52
 
-block46:
+block51:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded49
+	JZ      folded54
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models48:
+models53:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z5
 	VCVTPS2PD    (R8)(DX*4), Z6
@@ -563,9 +611,9 @@ models48:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models48
+	JNZ          models53
 
-folded49:
+folded54:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -574,21 +622,21 @@ folded49:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block46
+	JGE     block51
 
-blocksDone47:
+blocksDone52:
 	CMPQ CX, $+8
-	JLT  blocksDone51
+	JLT  blocksDone56
 
-block50:
+block55:
 	VMOVUPS (AX), Z0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded53
+	JZ      folded58
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models52:
+models57:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z2
 	VCVTPS2PD    (R8)(DX*4), Z3
@@ -596,23 +644,23 @@ models52:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models52
+	JNZ          models57
 
-folded53:
+folded58:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block50
+	JGE     block55
 
-blocksDone51:
+blocksDone56:
 	TESTQ   CX, CX
-	JZ      done39
+	JZ      done44
 	LEAQ    -64(AX)(CX*8), AX
 	VMOVUPS Z1, (AX)
 
-done39:
+done44:
 	VZEROUPPER
 	RET
 
@@ -622,7 +670,7 @@ TEXT ·weightedSumFloat64AVX512(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVQ       dst+0(FP), AX
@@ -665,21 +713,27 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided8
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided9
 	VBROADCASTSD divisor+56(FP), Z2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale8
 	VDIVPD       Z2, Z1, Z1
+	JMP          divided9
 
-divided8:
+scale8:
+	VMULPD Z2, Z1, Z1
+
+divided9:
 	VMOVAPS Z1, Z1
 
 blocks2:
 	CMPQ BX, $+128
-	JLT  blocksDone10
+	JLT  blocksDone11
 
-block9:
+block10:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh11
+	JEQ     fresh12
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -696,9 +750,9 @@ block9:
 	VMOVUPS 832(CX), Z15
 	VMOVUPS 896(CX), Z16
 	VMOVUPS 960(CX), Z17
-	JMP     started12
+	JMP     started13
 
-fresh11:
+fresh12:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -716,14 +770,14 @@ fresh11:
 	VMOVAPS Z0, Z16
 	VMOVAPS Z0, Z17
 
-started12:
+started13:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded14
+	JZ    folded15
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models13:
+models14:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z18
 	VFMADD231PD  (R9)(DX*8), Z18, Z2
@@ -745,12 +799,14 @@ models13:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models13
+	JNZ          models14
 
-folded14:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided15
+folded15:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided17
 	VBROADCASTSD divisor+56(FP), Z18
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale16
 	VDIVPD       Z18, Z2, Z2
 	VDIVPD       Z18, Z3, Z3
 	VDIVPD       Z18, Z4, Z4
@@ -767,10 +823,29 @@ folded14:
 	VDIVPD       Z18, Z15, Z15
 	VDIVPD       Z18, Z16, Z16
 	VDIVPD       Z18, Z17, Z17
+	JMP          divided17
 
-divided15:
+scale16:
+	VMULPD Z18, Z2, Z2
+	VMULPD Z18, Z3, Z3
+	VMULPD Z18, Z4, Z4
+	VMULPD Z18, Z5, Z5
+	VMULPD Z18, Z6, Z6
+	VMULPD Z18, Z7, Z7
+	VMULPD Z18, Z8, Z8
+	VMULPD Z18, Z9, Z9
+	VMULPD Z18, Z10, Z10
+	VMULPD Z18, Z11, Z11
+	VMULPD Z18, Z12, Z12
+	VMULPD Z18, Z13, Z13
+	VMULPD Z18, Z14, Z14
+	VMULPD Z18, Z15, Z15
+	VMULPD Z18, Z16, Z16
+	VMULPD Z18, Z17, Z17
+
+divided17:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past16
+	JNZ     past18
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
@@ -787,9 +862,9 @@ divided15:
 	VMOVUPS Z15, 832(AX)
 	VMOVUPS Z16, 896(AX)
 	VMOVUPS Z17, 960(AX)
-	JMP     stored17
+	JMP     stored19
 
-past16:
+past18:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z3, 64(AX)
 	VMOVNTPS Z4, 128(AX)
@@ -807,41 +882,41 @@ past16:
 	VMOVNTPS Z16, 896(AX)
 	VMOVNTPS Z17, 960(AX)
 
-stored17:
+stored19:
 	ADDQ $+1024, AX
 	ADDQ $+1024, CX
 	ADDQ $+128, DX
 	SUBQ $+128, BX
 	CMPQ BX, $+128
-	JGE  block9
+	JGE  block10
 
-blocksDone10:
+blocksDone11:
 	CMPQ BX, $+32
-	JLT  blocksDone19
+	JLT  blocksDone21
 
-block18:
+block20:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh20
+	JEQ     fresh22
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
 	VMOVUPS 192(CX), Z5
-	JMP     started21
+	JMP     started23
 
-fresh20:
+fresh22:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 
-started21:
+started23:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded23
+	JZ    folded25
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models22:
+models24:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z6
 	VFMADD231PD  (R9)(DX*8), Z6, Z2
@@ -851,95 +926,110 @@ models22:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models22
+	JNZ          models24
 
-folded23:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided24
+folded25:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided27
 	VBROADCASTSD divisor+56(FP), Z6
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale26
 	VDIVPD       Z6, Z2, Z2
 	VDIVPD       Z6, Z3, Z3
 	VDIVPD       Z6, Z4, Z4
 	VDIVPD       Z6, Z5, Z5
+	JMP          divided27
 
-divided24:
+scale26:
+	VMULPD Z6, Z2, Z2
+	VMULPD Z6, Z3, Z3
+	VMULPD Z6, Z4, Z4
+	VMULPD Z6, Z5, Z5
+
+divided27:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past25
+	JNZ     past28
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
 	VMOVUPS Z5, 192(AX)
-	JMP     stored26
+	JMP     stored29
 
-past25:
+past28:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z3, 64(AX)
 	VMOVNTPS Z4, 128(AX)
 	VMOVNTPS Z5, 192(AX)
 
-stored26:
+stored29:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	ADDQ $+32, DX
 	SUBQ $+32, BX
 	CMPQ BX, $+32
-	JGE  block18
+	JGE  block20
 
-blocksDone19:
+blocksDone21:
 	CMPQ BX, $+8
-	JLT  blocksDone28
+	JLT  blocksDone31
 
-block27:
+block30:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh29
+	JEQ     fresh32
 	VMOVUPS (CX), Z2
-	JMP     started30
+	JMP     started33
 
-fresh29:
+fresh32:
 	VMOVAPS Z0, Z2
 
-started30:
+started33:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded32
+	JZ    folded35
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models31:
+models34:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z3
 	VFMADD231PD  (R9)(DX*8), Z3, Z2
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models31
+	JNZ          models34
 
-folded32:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+folded35:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided37
 	VBROADCASTSD divisor+56(FP), Z3
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale36
 	VDIVPD       Z3, Z2, Z2
+	JMP          divided37
 
-divided33:
+scale36:
+	VMULPD Z3, Z2, Z2
+
+divided37:
 	VMOVUPS Z2, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+64, CX
 	ADDQ    $+8, DX
 	SUBQ    $+8, BX
 	CMPQ    BX, $+8
-	JGE     block27
+	JGE     block30
 
-blocksDone28:
+blocksDone31:
 	TESTQ   BX, BX
 	JZ      done3
 	VMOVUPS Z1, -64(AX)(BX*8)
 
 done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced34
+	JZ    fenced38
 	SFENCE
 
-fenced34:
+fenced38:
 	VZEROUPPER
 	RET
 
@@ -955,11 +1045,11 @@ small1:
 	VMOVAPS Z0, Z0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded36
+	JZ      folded40
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), BX
 
-models35:
+models39:
 	MOVQ         (CX), DI
 	VBROADCASTSD (BX), Z1
 	VMOVUPD.Z    (DI)(DX*8), K1, Z2
@@ -967,15 +1057,21 @@ models35:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, BX
 	DECQ         SI
-	JNZ          models35
+	JNZ          models39
 
-folded36:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided37
+folded40:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided42
 	VBROADCASTSD divisor+56(FP), Z1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale41
 	VDIVPD       Z1, Z0, Z0
+	JMP          divided42
 
-divided37:
+scale41:
+	VMULPD Z1, Z0, Z0
+
+divided42:
 	VMOVUPD Z0, K1, (AX)
 	VZEROUPPER
 	RET
@@ -992,36 +1088,36 @@ TEXT ·accumulateFloat64AVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
 	CMPQ       CX, $+8
-	JLT        done39
+	JLT        done44
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks38
+	JZ      blocks43
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded41
+	JZ      folded46
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models40:
+models45:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z0
 	VFMADD231PD  (R9)(BX*8), Z0, Z1
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models40
+	JNZ          models45
 
-folded41:
-blocks38:
+folded46:
+blocks43:
 	CMPQ CX, $+128
-	JLT  blocksDone43
+	JLT  blocksDone48
 
-block42:
+block47:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -1040,11 +1136,11 @@ block42:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded45
+	JZ      folded50
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models44:
+models49:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z17
 	VFMADD231PD  (R8)(DX*8), Z17, Z0
@@ -1066,9 +1162,9 @@ models44:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models44
+	JNZ          models49
 
-folded45:
+folded50:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1089,24 +1185,24 @@ folded45:
 	ADDQ    $+128, DX
 	SUBQ    $+128, CX
 	CMPQ    CX, $+128
-	JGE     block42
+	JGE     block47
 
-blocksDone43:
+blocksDone48:
 	CMPQ CX, $+32
-	JLT  blocksDone47
+	JLT  blocksDone52
 
-block46:
+block51:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded49
+	JZ      folded54
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models48:
+models53:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z5
 	VFMADD231PD  (R8)(DX*8), Z5, Z0
@@ -1116,9 +1212,9 @@ models48:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models48
+	JNZ          models53
 
-folded49:
+folded54:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1127,44 +1223,44 @@ folded49:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block46
+	JGE     block51
 
-blocksDone47:
+blocksDone52:
 	CMPQ CX, $+8
-	JLT  blocksDone51
+	JLT  blocksDone56
 
-block50:
+block55:
 	VMOVUPS (AX), Z0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded53
+	JZ      folded58
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models52:
+models57:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z2
 	VFMADD231PD  (R8)(DX*8), Z2, Z0
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models52
+	JNZ          models57
 
-folded53:
+folded58:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block50
+	JGE     block55
 
-blocksDone51:
+blocksDone56:
 	TESTQ   CX, CX
-	JZ      done39
+	JZ      done44
 	LEAQ    -64(AX)(CX*8), AX
 	VMOVUPS Z1, (AX)
 
-done39:
+done44:
 	VZEROUPPER
 	RET
 
@@ -1174,7 +1270,7 @@ TEXT ·weightedSumFloat16AVX512(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVQ       dst+0(FP), AX
@@ -1218,24 +1314,30 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided8
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided9
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Z2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale8
 	VDIVPS       Z2, Z1, Z1
+	JMP          divided9
 
-divided8:
+scale8:
+	VMULPS Z2, Z1, Z1
+
+divided9:
 	VCVTPS2PH $0x00, Z1, Y1
 	VMOVAPS   Y1, Y1
 
 blocks2:
 	CMPQ BX, $+256
-	JLT  blocksDone10
+	JLT  blocksDone11
 
-block9:
+block10:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh11
+	JEQ     fresh12
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -1252,9 +1354,9 @@ block9:
 	VMOVUPS 832(CX), Z15
 	VMOVUPS 896(CX), Z16
 	VMOVUPS 960(CX), Z17
-	JMP     started12
+	JMP     started13
 
-fresh11:
+fresh12:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -1272,14 +1374,14 @@ fresh11:
 	VMOVAPS Z0, Z16
 	VMOVAPS Z0, Z17
 
-started12:
+started13:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded14
+	JZ    folded15
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models13:
+models14:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z18
 	VCVTPH2PS    (R9)(DX*2), Z19
@@ -1317,14 +1419,16 @@ models13:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models13
+	JNZ          models14
 
-folded14:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided15
+folded15:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided17
 	VXORPS       X18, X18, X18
 	VCVTSD2SS    divisor+56(FP), X18, X18
 	VBROADCASTSS X18, Z18
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale16
 	VDIVPS       Z18, Z2, Z2
 	VDIVPS       Z18, Z3, Z3
 	VDIVPS       Z18, Z4, Z4
@@ -1341,8 +1445,27 @@ folded14:
 	VDIVPS       Z18, Z15, Z15
 	VDIVPS       Z18, Z16, Z16
 	VDIVPS       Z18, Z17, Z17
+	JMP          divided17
 
-divided15:
+scale16:
+	VMULPS Z18, Z2, Z2
+	VMULPS Z18, Z3, Z3
+	VMULPS Z18, Z4, Z4
+	VMULPS Z18, Z5, Z5
+	VMULPS Z18, Z6, Z6
+	VMULPS Z18, Z7, Z7
+	VMULPS Z18, Z8, Z8
+	VMULPS Z18, Z9, Z9
+	VMULPS Z18, Z10, Z10
+	VMULPS Z18, Z11, Z11
+	VMULPS Z18, Z12, Z12
+	VMULPS Z18, Z13, Z13
+	VMULPS Z18, Z14, Z14
+	VMULPS Z18, Z15, Z15
+	VMULPS Z18, Z16, Z16
+	VMULPS Z18, Z17, Z17
+
+divided17:
 	VCVTPS2PH    $0x00, Z2, Y20
 	VCVTPS2PH    $0x00, Z3, Y2
 	VCVTPS2PH    $0x00, Z4, Y21
@@ -1368,7 +1491,7 @@ divided15:
 	VINSERTF64X4 $0x01, Y8, Z26, Z26
 	VINSERTF64X4 $0x01, Y9, Z27, Z27
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past16
+	JNZ          past18
 	VMOVUPS      Z20, (AX)
 	VMOVUPS      Z21, 64(AX)
 	VMOVUPS      Z22, 128(AX)
@@ -1377,9 +1500,9 @@ divided15:
 	VMOVUPS      Z25, 320(AX)
 	VMOVUPS      Z26, 384(AX)
 	VMOVUPS      Z27, 448(AX)
-	JMP          stored17
+	JMP          stored19
 
-past16:
+past18:
 	VMOVNTPS Z20, (AX)
 	VMOVNTPS Z21, 64(AX)
 	VMOVNTPS Z22, 128(AX)
@@ -1389,41 +1512,41 @@ past16:
 	VMOVNTPS Z26, 384(AX)
 	VMOVNTPS Z27, 448(AX)
 
-stored17:
+stored19:
 	ADDQ $+512, AX
 	ADDQ $+1024, CX
 	ADDQ $+256, DX
 	SUBQ $+256, BX
 	CMPQ BX, $+256
-	JGE  block9
+	JGE  block10
 
-blocksDone10:
+blocksDone11:
 	CMPQ BX, $+64
-	JLT  blocksDone19
+	JLT  blocksDone21
 
-block18:
+block20:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh20
+	JEQ     fresh22
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
 	VMOVUPS 192(CX), Z5
-	JMP     started21
+	JMP     started23
 
-fresh20:
+fresh22:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 
-started21:
+started23:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded23
+	JZ    folded25
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models22:
+models24:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z6
 	VCVTPH2PS    (R9)(DX*2), Z7
@@ -1437,67 +1560,76 @@ models22:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models22
+	JNZ          models24
 
-folded23:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided24
+folded25:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided27
 	VXORPS       X6, X6, X6
 	VCVTSD2SS    divisor+56(FP), X6, X6
 	VBROADCASTSS X6, Z6
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale26
 	VDIVPS       Z6, Z2, Z2
 	VDIVPS       Z6, Z3, Z3
 	VDIVPS       Z6, Z4, Z4
 	VDIVPS       Z6, Z5, Z5
+	JMP          divided27
 
-divided24:
+scale26:
+	VMULPS Z6, Z2, Z2
+	VMULPS Z6, Z3, Z3
+	VMULPS Z6, Z4, Z4
+	VMULPS Z6, Z5, Z5
+
+divided27:
 	VCVTPS2PH $0x00, Z2, Y2
 	VCVTPS2PH $0x00, Z3, Y3
 	VCVTPS2PH $0x00, Z4, Y4
 	VCVTPS2PH $0x00, Z5, Y5
 	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past25
+	JNZ       past28
 	VMOVUPS   Y2, (AX)
 	VMOVUPS   Y3, 32(AX)
 	VMOVUPS   Y4, 64(AX)
 	VMOVUPS   Y5, 96(AX)
-	JMP       stored26
+	JMP       stored29
 
-past25:
+past28:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
 	VMOVNTPS Y5, 96(AX)
 
-stored26:
+stored29:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+64, DX
 	SUBQ $+64, BX
 	CMPQ BX, $+64
-	JGE  block18
+	JGE  block20
 
-blocksDone19:
+blocksDone21:
 	CMPQ BX, $+16
-	JLT  blocksDone28
+	JLT  blocksDone31
 
-block27:
+block30:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh29
+	JEQ     fresh32
 	VMOVUPS (CX), Z2
-	JMP     started30
+	JMP     started33
 
-fresh29:
+fresh32:
 	VMOVAPS Z0, Z2
 
-started30:
+started33:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded32
+	JZ    folded35
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models31:
+models34:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z3
 	VCVTPH2PS    (R9)(DX*2), Z4
@@ -1505,17 +1637,23 @@ models31:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models31
+	JNZ          models34
 
-folded32:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+folded35:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided37
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Z3
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale36
 	VDIVPS       Z3, Z2, Z2
+	JMP          divided37
 
-divided33:
+scale36:
+	VMULPS Z3, Z2, Z2
+
+divided37:
 	VCVTPS2PH $0x00, Z2, Y2
 	VMOVUPS   Y2, (AX)
 	ADDQ      $+32, AX
@@ -1523,19 +1661,19 @@ divided33:
 	ADDQ      $+16, DX
 	SUBQ      $+16, BX
 	CMPQ      BX, $+16
-	JGE       block27
+	JGE       block30
 
-blocksDone28:
+blocksDone31:
 	TESTQ   BX, BX
 	JZ      done3
 	VMOVUPS Y1, -32(AX)(BX*2)
 
 done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced34
+	JZ    fenced38
 	SFENCE
 
-fenced34:
+fenced38:
 	VZEROUPPER
 	RET
 
@@ -1551,11 +1689,11 @@ small1:
 	VMOVAPS Z0, Z0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded36
+	JZ      folded40
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), BX
 
-models35:
+models39:
 	MOVQ         (CX), DI
 	VBROADCASTSS (BX), Z1
 	VMOVDQU16.Z  (DI)(DX*2), K1, Y2
@@ -1564,17 +1702,23 @@ models35:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          models35
+	JNZ          models39
 
-folded36:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided37
+folded40:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided42
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Z1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale41
 	VDIVPS       Z1, Z0, Z0
+	JMP          divided42
 
-divided37:
+scale41:
+	VMULPS Z1, Z0, Z0
+
+divided42:
 	VCVTPS2PH $0x00, Z0, Y0
 	VMOVDQU16 Y0, K1, (AX)
 	VZEROUPPER
@@ -1592,22 +1736,22 @@ TEXT ·accumulateFloat16AVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
 	CMPQ       CX, $+16
-	JLT        done39
+	JLT        done44
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, CX
-	JZ      blocks38
+	JZ      blocks43
 	LEAQ    -16(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded41
+	JZ      folded46
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models40:
+models45:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z0
 	VCVTPH2PS    (R9)(BX*2), Z2
@@ -1615,14 +1759,14 @@ models40:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models40
+	JNZ          models45
 
-folded41:
-blocks38:
+folded46:
+blocks43:
 	CMPQ CX, $+256
-	JLT  blocksDone43
+	JLT  blocksDone48
 
-block42:
+block47:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -1641,11 +1785,11 @@ block42:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded45
+	JZ      folded50
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models44:
+models49:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z17
 	VCVTPH2PS    (R8)(DX*2), Z18
@@ -1683,9 +1827,9 @@ models44:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models44
+	JNZ          models49
 
-folded45:
+folded50:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1706,24 +1850,24 @@ folded45:
 	ADDQ    $+256, DX
 	SUBQ    $+256, CX
 	CMPQ    CX, $+256
-	JGE     block42
+	JGE     block47
 
-blocksDone43:
+blocksDone48:
 	CMPQ CX, $+64
-	JLT  blocksDone47
+	JLT  blocksDone52
 
-block46:
+block51:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded49
+	JZ      folded54
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models48:
+models53:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z5
 	VCVTPH2PS    (R8)(DX*2), Z6
@@ -1737,9 +1881,9 @@ models48:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models48
+	JNZ          models53
 
-folded49:
+folded54:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1748,21 +1892,21 @@ folded49:
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
 	CMPQ    CX, $+64
-	JGE     block46
+	JGE     block51
 
-blocksDone47:
+blocksDone52:
 	CMPQ CX, $+16
-	JLT  blocksDone51
+	JLT  blocksDone56
 
-block50:
+block55:
 	VMOVUPS (AX), Z0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded53
+	JZ      folded58
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models52:
+models57:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z2
 	VCVTPH2PS    (R8)(DX*2), Z3
@@ -1770,23 +1914,23 @@ models52:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models52
+	JNZ          models57
 
-folded53:
+folded58:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block50
+	JGE     block55
 
-blocksDone51:
+blocksDone56:
 	TESTQ   CX, CX
-	JZ      done39
+	JZ      done44
 	LEAQ    -64(AX)(CX*4), AX
 	VMOVUPS Z1, (AX)
 
-done39:
+done44:
 	VZEROUPPER
 	RET
 
@@ -1796,7 +1940,7 @@ TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVQ       dst+0(FP), AX
@@ -1851,15 +1995,22 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided8
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided9
 	VXORPS       X4, X4, X4
 	VCVTSD2SS    divisor+56(FP), X4, X4
 	VBROADCASTSS X4, Z4
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale8
 	VDIVPS       Z4, Z2, Z2
 	VDIVPS       Z4, Z3, Z3
+	JMP          divided9
 
-divided8:
+scale8:
+	VMULPS Z4, Z2, Z2
+	VMULPS Z4, Z3, Z3
+
+divided9:
 	VPBROADCASTD word7fff<>+0(SB), Z4
 	VPBROADCASTD word1<>+0(SB), Z5
 	VPBROADCASTD word400000<>+0(SB), Z6
@@ -1881,11 +2032,11 @@ divided8:
 
 blocks2:
 	CMPQ BX, $+256
-	JLT  blocksDone10
+	JLT  blocksDone11
 
-block9:
+block10:
 	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh11
+	JEQ       fresh12
 	VMOVUPS   64(CX), Z5
 	VMOVDQU32 even<>+0(SB), Z3
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -1934,9 +2085,9 @@ block9:
 	VMOVUPS   896(CX), Z20
 	VPERMI2PS Z19, Z20, Z17
 	VPERMI2PS Z19, Z20, Z18
-	JMP       started12
+	JMP       started13
 
-fresh11:
+fresh12:
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
@@ -1954,14 +2105,14 @@ fresh11:
 	VMOVAPS Z0, Z17
 	VMOVAPS Z0, Z18
 
-started12:
+started13:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded14
+	JZ    folded15
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models13:
+models14:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z19
 	VMOVUPS      (R9)(DX*2), Z21
@@ -2007,14 +2158,16 @@ models13:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models13
+	JNZ          models14
 
-folded14:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided15
+folded15:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided17
 	VXORPS       X19, X19, X19
 	VCVTSD2SS    divisor+56(FP), X19, X19
 	VBROADCASTSS X19, Z19
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale16
 	VDIVPS       Z19, Z3, Z3
 	VDIVPS       Z19, Z4, Z4
 	VDIVPS       Z19, Z5, Z5
@@ -2031,8 +2184,27 @@ folded14:
 	VDIVPS       Z19, Z16, Z16
 	VDIVPS       Z19, Z17, Z17
 	VDIVPS       Z19, Z18, Z18
+	JMP          divided17
 
-divided15:
+scale16:
+	VMULPS Z19, Z3, Z3
+	VMULPS Z19, Z4, Z4
+	VMULPS Z19, Z5, Z5
+	VMULPS Z19, Z6, Z6
+	VMULPS Z19, Z7, Z7
+	VMULPS Z19, Z8, Z8
+	VMULPS Z19, Z9, Z9
+	VMULPS Z19, Z10, Z10
+	VMULPS Z19, Z11, Z11
+	VMULPS Z19, Z12, Z12
+	VMULPS Z19, Z13, Z13
+	VMULPS Z19, Z14, Z14
+	VMULPS Z19, Z15, Z15
+	VMULPS Z19, Z16, Z16
+	VMULPS Z19, Z17, Z17
+	VMULPS Z19, Z18, Z18
+
+divided17:
 	VPBROADCASTD word7fff<>+0(SB), Z19
 	VPBROADCASTD word1<>+0(SB), Z20
 	VPBROADCASTD word400000<>+0(SB), Z21
@@ -2170,7 +2342,7 @@ divided15:
 	VPSRLD       $0x10, Z10, Z10
 	VPTERNLOGD   $0xea, Z10, Z1, Z14
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past16
+	JNZ          past18
 	VMOVUPS      Z3, (AX)
 	VMOVUPS      Z5, 64(AX)
 	VMOVUPS      Z7, 128(AX)
@@ -2179,9 +2351,9 @@ divided15:
 	VMOVUPS      Z12, 320(AX)
 	VMOVUPS      Z13, 384(AX)
 	VMOVUPS      Z14, 448(AX)
-	JMP          stored17
+	JMP          stored19
 
-past16:
+past18:
 	VMOVNTPS Z3, (AX)
 	VMOVNTPS Z5, 64(AX)
 	VMOVNTPS Z7, 128(AX)
@@ -2191,21 +2363,21 @@ past16:
 	VMOVNTPS Z13, 384(AX)
 	VMOVNTPS Z14, 448(AX)
 
-stored17:
+stored19:
 	ADDQ $+512, AX
 	ADDQ $+1024, CX
 	ADDQ $+256, DX
 	SUBQ $+256, BX
 	CMPQ BX, $+256
-	JGE  block9
+	JGE  block10
 
-blocksDone10:
+blocksDone11:
 	CMPQ BX, $+64
-	JLT  blocksDone19
+	JLT  blocksDone21
 
-block18:
+block20:
 	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh20
+	JEQ       fresh22
 	VMOVUPS   64(CX), Z5
 	VMOVDQU32 even<>+0(SB), Z3
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -2218,22 +2390,22 @@ block18:
 	VMOVUPS   128(CX), Z8
 	VPERMI2PS Z7, Z8, Z5
 	VPERMI2PS Z7, Z8, Z6
-	JMP       started21
+	JMP       started23
 
-fresh20:
+fresh22:
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 	VMOVAPS Z0, Z6
 
-started21:
+started23:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded23
+	JZ    folded25
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models22:
+models24:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z7
 	VMOVUPS      (R9)(DX*2), Z9
@@ -2249,20 +2421,29 @@ models22:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models22
+	JNZ          models24
 
-folded23:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided24
+folded25:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided27
 	VXORPS       X7, X7, X7
 	VCVTSD2SS    divisor+56(FP), X7, X7
 	VBROADCASTSS X7, Z7
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale26
 	VDIVPS       Z7, Z3, Z3
 	VDIVPS       Z7, Z4, Z4
 	VDIVPS       Z7, Z5, Z5
 	VDIVPS       Z7, Z6, Z6
+	JMP          divided27
 
-divided24:
+scale26:
+	VMULPS Z7, Z3, Z3
+	VMULPS Z7, Z4, Z4
+	VMULPS Z7, Z5, Z5
+	VMULPS Z7, Z6, Z6
+
+divided27:
 	VPBROADCASTD word7fff<>+0(SB), Z7
 	VPBROADCASTD word1<>+0(SB), Z8
 	VPBROADCASTD word400000<>+0(SB), Z9
@@ -2298,50 +2479,50 @@ divided24:
 	VPSRLD       $0x10, Z9, Z9
 	VPTERNLOGD   $0xea, Z9, Z1, Z5
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past25
+	JNZ          past28
 	VMOVUPS      Z3, (AX)
 	VMOVUPS      Z5, 64(AX)
-	JMP          stored26
+	JMP          stored29
 
-past25:
+past28:
 	VMOVNTPS Z3, (AX)
 	VMOVNTPS Z5, 64(AX)
 
-stored26:
+stored29:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+64, DX
 	SUBQ $+64, BX
 	CMPQ BX, $+64
-	JGE  block18
+	JGE  block20
 
-blocksDone19:
+blocksDone21:
 	CMPQ BX, $+32
-	JLT  blocksDone28
+	JLT  blocksDone31
 
-block27:
+block30:
 	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh29
+	JEQ       fresh32
 	VMOVUPS   64(CX), Z5
 	VMOVDQU32 even<>+0(SB), Z3
 	VMOVDQU32 odd<>+0(SB), Z4
 	VMOVUPS   (CX), Z6
 	VPERMI2PS Z5, Z6, Z3
 	VPERMI2PS Z5, Z6, Z4
-	JMP       started30
+	JMP       started33
 
-fresh29:
+fresh32:
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 
-started30:
+started33:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded32
+	JZ    folded35
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models31:
+models34:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z5
 	VMOVUPS      (R9)(DX*2), Z7
@@ -2352,18 +2533,25 @@ models31:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models31
+	JNZ          models34
 
-folded32:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+folded35:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided37
 	VXORPS       X5, X5, X5
 	VCVTSD2SS    divisor+56(FP), X5, X5
 	VBROADCASTSS X5, Z5
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale36
 	VDIVPS       Z5, Z3, Z3
 	VDIVPS       Z5, Z4, Z4
+	JMP          divided37
 
-divided33:
+scale36:
+	VMULPS Z5, Z3, Z3
+	VMULPS Z5, Z4, Z4
+
+divided37:
 	VPBROADCASTD word7fff<>+0(SB), Z5
 	VPBROADCASTD word1<>+0(SB), Z6
 	VPBROADCASTD word400000<>+0(SB), Z7
@@ -2387,19 +2575,19 @@ divided33:
 	ADDQ         $+32, DX
 	SUBQ         $+32, BX
 	CMPQ         BX, $+32
-	JGE          block27
+	JGE          block30
 
-blocksDone28:
+blocksDone31:
 	TESTQ   BX, BX
 	JZ      done3
 	VMOVUPS Z2, -64(AX)(BX*2)
 
 done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced34
+	JZ    fenced38
 	SFENCE
 
-fenced34:
+fenced38:
 	VZEROUPPER
 	RET
 
@@ -2416,11 +2604,11 @@ small1:
 	VMOVAPS Z0, Z0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded36
+	JZ      folded40
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), BX
 
-models35:
+models39:
 	MOVQ         (CX), DI
 	VBROADCASTSS (BX), Z3
 	VMOVDQU16.Z  (DI)(DX*2), K1, Z4
@@ -2431,18 +2619,25 @@ models35:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          models35
+	JNZ          models39
 
-folded36:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided37
+folded40:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided42
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Z3
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale41
 	VDIVPS       Z3, Z2, Z2
 	VDIVPS       Z3, Z0, Z0
+	JMP          divided42
 
-divided37:
+scale41:
+	VMULPS Z3, Z2, Z2
+	VMULPS Z3, Z0, Z0
+
+divided42:
 	VPBROADCASTD word7fff<>+0(SB), Z3
 	VPBROADCASTD word1<>+0(SB), Z4
 	VPBROADCASTD word400000<>+0(SB), Z5
@@ -2523,11 +2718,11 @@ TEXT ·accumulateBFloat16AVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z1, Z1, Z1
 	VPSLLD     $0x10, Z1, Z1
 	CMPQ       CX, $+32
-	JLT        done39
+	JLT        done44
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ     $0x0000001f, CX
-	JZ        blocks38
+	JZ        blocks43
 	LEAQ      -32(CX), BX
 	LEAQ      (AX)(BX*4), SI
 	ADDQ      DX, BX
@@ -2539,11 +2734,11 @@ TEXT ·accumulateBFloat16AVX512(SB), NOSPLIT, $0-48
 	VPERMI2PS Z0, Z4, Z3
 	MOVQ      models+32(FP), R8
 	TESTQ     R8, R8
-	JZ        folded41
+	JZ        folded46
 	MOVQ      x+8(FP), SI
 	MOVQ      w+16(FP), DI
 
-models40:
+models45:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z0
 	VMOVUPS      (R9)(BX*2), Z5
@@ -2554,14 +2749,14 @@ models40:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models40
+	JNZ          models45
 
-folded41:
-blocks38:
+folded46:
+blocks43:
 	CMPQ CX, $+256
-	JLT  blocksDone43
+	JLT  blocksDone48
 
-block42:
+block47:
 	VMOVUPS   64(AX), Z5
 	VMOVDQU32 even<>+0(SB), Z0
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -2612,11 +2807,11 @@ block42:
 	VPERMI2PS Z19, Z20, Z18
 	MOVQ      models+32(FP), DI
 	TESTQ     DI, DI
-	JZ        folded45
+	JZ        folded50
 	MOVQ      x+8(FP), BX
 	MOVQ      w+16(FP), SI
 
-models44:
+models49:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z19
 	VMOVUPS      (R8)(DX*2), Z21
@@ -2662,9 +2857,9 @@ models44:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models44
+	JNZ          models49
 
-folded45:
+folded50:
 	VMOVDQU32 low<>+0(SB), Z19
 	VMOVDQU32 high<>+0(SB), Z20
 	VPERMI2PS Z4, Z0, Z19
@@ -2717,13 +2912,13 @@ folded45:
 	ADDQ      $+256, DX
 	SUBQ      $+256, CX
 	CMPQ      CX, $+256
-	JGE       block42
+	JGE       block47
 
-blocksDone43:
+blocksDone48:
 	CMPQ CX, $+64
-	JLT  blocksDone47
+	JLT  blocksDone52
 
-block46:
+block51:
 	VMOVUPS   64(AX), Z5
 	VMOVDQU32 even<>+0(SB), Z0
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -2738,11 +2933,11 @@ block46:
 	VPERMI2PS Z7, Z8, Z6
 	MOVQ      models+32(FP), DI
 	TESTQ     DI, DI
-	JZ        folded49
+	JZ        folded54
 	MOVQ      x+8(FP), BX
 	MOVQ      w+16(FP), SI
 
-models48:
+models53:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z7
 	VMOVUPS      (R8)(DX*2), Z9
@@ -2758,9 +2953,9 @@ models48:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models48
+	JNZ          models53
 
-folded49:
+folded54:
 	VMOVDQU32 low<>+0(SB), Z7
 	VMOVDQU32 high<>+0(SB), Z8
 	VPERMI2PS Z4, Z0, Z7
@@ -2777,13 +2972,13 @@ folded49:
 	ADDQ      $+64, DX
 	SUBQ      $+64, CX
 	CMPQ      CX, $+64
-	JGE       block46
+	JGE       block51
 
-blocksDone47:
+blocksDone52:
 	CMPQ CX, $+32
-	JLT  blocksDone51
+	JLT  blocksDone56
 
-block50:
+block55:
 	VMOVUPS   64(AX), Z5
 	VMOVDQU32 even<>+0(SB), Z0
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -2792,11 +2987,11 @@ block50:
 	VPERMI2PS Z5, Z6, Z4
 	MOVQ      models+32(FP), DI
 	TESTQ     DI, DI
-	JZ        folded53
+	JZ        folded58
 	MOVQ      x+8(FP), BX
 	MOVQ      w+16(FP), SI
 
-models52:
+models57:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z5
 	VMOVUPS      (R8)(DX*2), Z7
@@ -2807,9 +3002,9 @@ models52:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models52
+	JNZ          models57
 
-folded53:
+folded58:
 	VMOVDQU32 low<>+0(SB), Z5
 	VMOVDQU32 high<>+0(SB), Z6
 	VPERMI2PS Z4, Z0, Z5
@@ -2820,11 +3015,11 @@ folded53:
 	ADDQ      $+32, DX
 	SUBQ      $+32, CX
 	CMPQ      CX, $+32
-	JGE       block50
+	JGE       block55
 
-blocksDone51:
+blocksDone56:
 	TESTQ     CX, CX
-	JZ        done39
+	JZ        done44
 	LEAQ      -128(AX)(CX*4), AX
 	VMOVDQU32 low<>+0(SB), Z0
 	VMOVDQU32 high<>+0(SB), Z1
@@ -2833,7 +3028,7 @@ blocksDone51:
 	VMOVUPS   Z0, (AX)
 	VMOVUPS   Z1, 64(AX)
 
-done39:
+done44:
 	VZEROUPPER
 	RET
 
@@ -2879,7 +3074,7 @@ TEXT ·weightedSumFloat32NativeAVX512(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVQ       dst+0(FP), AX
@@ -2922,23 +3117,29 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided8
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided9
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Z2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale8
 	VDIVPS       Z2, Z1, Z1
+	JMP          divided9
 
-divided8:
+scale8:
+	VMULPS Z2, Z1, Z1
+
+divided9:
 	VMOVAPS Z1, Z1
 
 blocks2:
 	CMPQ BX, $+256
-	JLT  blocksDone10
+	JLT  blocksDone11
 
-block9:
+block10:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh11
+	JEQ     fresh12
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -2955,9 +3156,9 @@ block9:
 	VMOVUPS 832(CX), Z15
 	VMOVUPS 896(CX), Z16
 	VMOVUPS 960(CX), Z17
-	JMP     started12
+	JMP     started13
 
-fresh11:
+fresh12:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -2975,14 +3176,14 @@ fresh11:
 	VMOVAPS Z0, Z16
 	VMOVAPS Z0, Z17
 
-started12:
+started13:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded14
+	JZ    folded15
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models13:
+models14:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z18
 	VFMADD231PS  (R9)(DX*4), Z18, Z2
@@ -3004,14 +3205,16 @@ models13:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models13
+	JNZ          models14
 
-folded14:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided15
+folded15:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided17
 	VXORPS       X18, X18, X18
 	VCVTSD2SS    divisor+56(FP), X18, X18
 	VBROADCASTSS X18, Z18
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale16
 	VDIVPS       Z18, Z2, Z2
 	VDIVPS       Z18, Z3, Z3
 	VDIVPS       Z18, Z4, Z4
@@ -3028,10 +3231,29 @@ folded14:
 	VDIVPS       Z18, Z15, Z15
 	VDIVPS       Z18, Z16, Z16
 	VDIVPS       Z18, Z17, Z17
+	JMP          divided17
 
-divided15:
+scale16:
+	VMULPS Z18, Z2, Z2
+	VMULPS Z18, Z3, Z3
+	VMULPS Z18, Z4, Z4
+	VMULPS Z18, Z5, Z5
+	VMULPS Z18, Z6, Z6
+	VMULPS Z18, Z7, Z7
+	VMULPS Z18, Z8, Z8
+	VMULPS Z18, Z9, Z9
+	VMULPS Z18, Z10, Z10
+	VMULPS Z18, Z11, Z11
+	VMULPS Z18, Z12, Z12
+	VMULPS Z18, Z13, Z13
+	VMULPS Z18, Z14, Z14
+	VMULPS Z18, Z15, Z15
+	VMULPS Z18, Z16, Z16
+	VMULPS Z18, Z17, Z17
+
+divided17:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past16
+	JNZ     past18
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
@@ -3048,9 +3270,9 @@ divided15:
 	VMOVUPS Z15, 832(AX)
 	VMOVUPS Z16, 896(AX)
 	VMOVUPS Z17, 960(AX)
-	JMP     stored17
+	JMP     stored19
 
-past16:
+past18:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z3, 64(AX)
 	VMOVNTPS Z4, 128(AX)
@@ -3068,41 +3290,41 @@ past16:
 	VMOVNTPS Z16, 896(AX)
 	VMOVNTPS Z17, 960(AX)
 
-stored17:
+stored19:
 	ADDQ $+1024, AX
 	ADDQ $+1024, CX
 	ADDQ $+256, DX
 	SUBQ $+256, BX
 	CMPQ BX, $+256
-	JGE  block9
+	JGE  block10
 
-blocksDone10:
+blocksDone11:
 	CMPQ BX, $+64
-	JLT  blocksDone19
+	JLT  blocksDone21
 
-block18:
+block20:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh20
+	JEQ     fresh22
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
 	VMOVUPS 192(CX), Z5
-	JMP     started21
+	JMP     started23
 
-fresh20:
+fresh22:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 
-started21:
+started23:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded23
+	JZ    folded25
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models22:
+models24:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z6
 	VFMADD231PS  (R9)(DX*4), Z6, Z2
@@ -3112,99 +3334,114 @@ models22:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models22
+	JNZ          models24
 
-folded23:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided24
+folded25:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided27
 	VXORPS       X6, X6, X6
 	VCVTSD2SS    divisor+56(FP), X6, X6
 	VBROADCASTSS X6, Z6
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale26
 	VDIVPS       Z6, Z2, Z2
 	VDIVPS       Z6, Z3, Z3
 	VDIVPS       Z6, Z4, Z4
 	VDIVPS       Z6, Z5, Z5
+	JMP          divided27
 
-divided24:
+scale26:
+	VMULPS Z6, Z2, Z2
+	VMULPS Z6, Z3, Z3
+	VMULPS Z6, Z4, Z4
+	VMULPS Z6, Z5, Z5
+
+divided27:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past25
+	JNZ     past28
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
 	VMOVUPS Z5, 192(AX)
-	JMP     stored26
+	JMP     stored29
 
-past25:
+past28:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z3, 64(AX)
 	VMOVNTPS Z4, 128(AX)
 	VMOVNTPS Z5, 192(AX)
 
-stored26:
+stored29:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	ADDQ $+64, DX
 	SUBQ $+64, BX
 	CMPQ BX, $+64
-	JGE  block18
+	JGE  block20
 
-blocksDone19:
+blocksDone21:
 	CMPQ BX, $+16
-	JLT  blocksDone28
+	JLT  blocksDone31
 
-block27:
+block30:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh29
+	JEQ     fresh32
 	VMOVUPS (CX), Z2
-	JMP     started30
+	JMP     started33
 
-fresh29:
+fresh32:
 	VMOVAPS Z0, Z2
 
-started30:
+started33:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded32
+	JZ    folded35
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models31:
+models34:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z3
 	VFMADD231PS  (R9)(DX*4), Z3, Z2
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models31
+	JNZ          models34
 
-folded32:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+folded35:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided37
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Z3
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale36
 	VDIVPS       Z3, Z2, Z2
+	JMP          divided37
 
-divided33:
+scale36:
+	VMULPS Z3, Z2, Z2
+
+divided37:
 	VMOVUPS Z2, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+64, CX
 	ADDQ    $+16, DX
 	SUBQ    $+16, BX
 	CMPQ    BX, $+16
-	JGE     block27
+	JGE     block30
 
-blocksDone28:
+blocksDone31:
 	TESTQ   BX, BX
 	JZ      done3
 	VMOVUPS Z1, -64(AX)(BX*4)
 
 done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced34
+	JZ    fenced38
 	SFENCE
 
-fenced34:
+fenced38:
 	VZEROUPPER
 	RET
 
@@ -3220,11 +3457,11 @@ small1:
 	VMOVAPS Z0, Z0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded36
+	JZ      folded40
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), BX
 
-models35:
+models39:
 	MOVQ         (CX), DI
 	VBROADCASTSS (BX), Z1
 	VMOVUPS.Z    (DI)(DX*4), K1, Z2
@@ -3232,17 +3469,23 @@ models35:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          models35
+	JNZ          models39
 
-folded36:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided37
+folded40:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided42
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Z1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale41
 	VDIVPS       Z1, Z0, Z0
+	JMP          divided42
 
-divided37:
+scale41:
+	VMULPS Z1, Z0, Z0
+
+divided42:
 	VMOVUPS Z0, K1, (AX)
 	VZEROUPPER
 	RET
@@ -3259,36 +3502,36 @@ TEXT ·accumulateFloat32NativeAVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
 	CMPQ       CX, $+16
-	JLT        done39
+	JLT        done44
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, CX
-	JZ      blocks38
+	JZ      blocks43
 	LEAQ    -16(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded41
+	JZ      folded46
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models40:
+models45:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z0
 	VFMADD231PS  (R9)(BX*4), Z0, Z1
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models40
+	JNZ          models45
 
-folded41:
-blocks38:
+folded46:
+blocks43:
 	CMPQ CX, $+256
-	JLT  blocksDone43
+	JLT  blocksDone48
 
-block42:
+block47:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -3307,11 +3550,11 @@ block42:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded45
+	JZ      folded50
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models44:
+models49:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z17
 	VFMADD231PS  (R8)(DX*4), Z17, Z0
@@ -3333,9 +3576,9 @@ models44:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models44
+	JNZ          models49
 
-folded45:
+folded50:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -3356,24 +3599,24 @@ folded45:
 	ADDQ    $+256, DX
 	SUBQ    $+256, CX
 	CMPQ    CX, $+256
-	JGE     block42
+	JGE     block47
 
-blocksDone43:
+blocksDone48:
 	CMPQ CX, $+64
-	JLT  blocksDone47
+	JLT  blocksDone52
 
-block46:
+block51:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded49
+	JZ      folded54
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models48:
+models53:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z5
 	VFMADD231PS  (R8)(DX*4), Z5, Z0
@@ -3383,9 +3626,9 @@ models48:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models48
+	JNZ          models53
 
-folded49:
+folded54:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -3394,44 +3637,44 @@ folded49:
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
 	CMPQ    CX, $+64
-	JGE     block46
+	JGE     block51
 
-blocksDone47:
+blocksDone52:
 	CMPQ CX, $+16
-	JLT  blocksDone51
+	JLT  blocksDone56
 
-block50:
+block55:
 	VMOVUPS (AX), Z0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded53
+	JZ      folded58
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models52:
+models57:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z2
 	VFMADD231PS  (R8)(DX*4), Z2, Z0
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models52
+	JNZ          models57
 
-folded53:
+folded58:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block50
+	JGE     block55
 
-blocksDone51:
+blocksDone56:
 	TESTQ   CX, CX
-	JZ      done39
+	JZ      done44
 	LEAQ    -64(AX)(CX*4), AX
 	VMOVUPS Z1, (AX)
 
-done39:
+done44:
 	VZEROUPPER
 	RET
 
@@ -3441,7 +3684,7 @@ TEXT ·weightedSumFloat64WiderAVX512(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVQ       dst+0(FP), AX
@@ -3497,8 +3740,8 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided8
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided9
 	VBROADCASTSD divisor+56(FP), Z4
 	VDIVPD       Z4, Z1, Z6
 	VMOVAPD      Z6, Z8
@@ -3507,7 +3750,7 @@ folded7:
 	VDIVPD       Z4, Z2, Z2
 	VMOVAPD      Z6, Z1
 
-divided8:
+divided9:
 	VSUBPD  Z2, Z2, Z4
 	VSUBPD  Z2, Z1, Z2
 	VCMPPD  $0x03, Z4, Z4, K1
@@ -3516,11 +3759,11 @@ divided8:
 
 blocks2:
 	CMPQ BX, $+32
-	JLT  blocksDone10
+	JLT  blocksDone11
 
-block9:
+block10:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh11
+	JEQ     fresh12
 	VMOVUPD (CX), Z2
 	VMOVUPD 65536(CX), Z3
 	VMOVUPD 64(CX), Z4
@@ -3529,9 +3772,9 @@ block9:
 	VMOVUPD 65664(CX), Z7
 	VMOVUPD 192(CX), Z8
 	VMOVUPD 65728(CX), Z9
-	JMP     started12
+	JMP     started13
 
-fresh11:
+fresh12:
 	VMOVAPS Z0, Z2
 	VPXORD  Z3, Z3, Z3
 	VMOVAPS Z0, Z4
@@ -3541,14 +3784,14 @@ fresh11:
 	VMOVAPS Z0, Z8
 	VPXORD  Z9, Z9, Z9
 
-started12:
+started13:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded14
+	JZ    folded15
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models13:
+models14:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z10
 	VMOVUPD      (R9)(DX*8), Z11
@@ -3602,11 +3845,11 @@ models13:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models13
+	JNZ          models14
 
-folded14:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided15
+folded15:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided17
 	VBROADCASTSD divisor+56(FP), Z10
 	VDIVPD       Z10, Z2, Z11
 	VMOVAPD      Z11, Z12
@@ -3633,7 +3876,7 @@ folded14:
 	VDIVPD       Z10, Z9, Z9
 	VMOVAPD      Z11, Z8
 
-divided15:
+divided17:
 	VSUBPD  Z3, Z3, Z10
 	VSUBPD  Z3, Z2, Z11
 	VCMPPD  $0x03, Z10, Z10, K1
@@ -3651,50 +3894,50 @@ divided15:
 	VCMPPD  $0x03, Z2, Z2, K1
 	VMOVAPD Z8, K1, Z6
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past16
+	JNZ     past18
 	VMOVUPS Z11, (AX)
 	VMOVUPS Z10, 64(AX)
 	VMOVUPS Z4, 128(AX)
 	VMOVUPS Z6, 192(AX)
-	JMP     stored17
+	JMP     stored19
 
-past16:
+past18:
 	VMOVNTPS Z11, (AX)
 	VMOVNTPS Z10, 64(AX)
 	VMOVNTPS Z4, 128(AX)
 	VMOVNTPS Z6, 192(AX)
 
-stored17:
+stored19:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	ADDQ $+32, DX
 	SUBQ $+32, BX
 	CMPQ BX, $+32
-	JGE  block9
+	JGE  block10
 
-blocksDone10:
+blocksDone11:
 	CMPQ BX, $+8
-	JLT  blocksDone19
+	JLT  blocksDone21
 
-block18:
+block20:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh20
+	JEQ     fresh22
 	VMOVUPD (CX), Z2
 	VMOVUPD 65536(CX), Z16
-	JMP     started21
+	JMP     started23
 
-fresh20:
+fresh22:
 	VMOVAPS Z0, Z2
 	VPXORD  Z16, Z16, Z16
 
-started21:
+started23:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded23
+	JZ    folded25
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models22:
+models24:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z3
 	VMOVUPD      (R9)(DX*8), Z4
@@ -3712,11 +3955,11 @@ models22:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models22
+	JNZ          models24
 
-folded23:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided24
+folded25:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided27
 	VBROADCASTSD divisor+56(FP), Z3
 	VDIVPD       Z3, Z2, Z4
 	VMOVAPD      Z4, Z5
@@ -3725,7 +3968,7 @@ folded23:
 	VDIVPD       Z3, Z16, Z16
 	VMOVAPD      Z4, Z2
 
-divided24:
+divided27:
 	VSUBPD  Z16, Z16, Z3
 	VSUBPD  Z16, Z2, Z4
 	VCMPPD  $0x03, Z3, Z3, K1
@@ -3736,19 +3979,19 @@ divided24:
 	ADDQ    $+8, DX
 	SUBQ    $+8, BX
 	CMPQ    BX, $+8
-	JGE     block18
+	JGE     block20
 
-blocksDone19:
+blocksDone21:
 	TESTQ   BX, BX
 	JZ      done3
 	VMOVUPS Z1, -64(AX)(BX*8)
 
 done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced25
+	JZ    fenced28
 	SFENCE
 
-fenced25:
+fenced28:
 	VZEROUPPER
 	RET
 
@@ -3765,11 +4008,11 @@ small1:
 	VPXORD  Z1, Z1, Z1
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded27
+	JZ      folded30
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), BX
 
-models26:
+models29:
 	MOVQ         (CX), DI
 	VBROADCASTSD (BX), Z2
 	VMOVUPD.Z    (DI)(DX*8), K1, Z3
@@ -3788,11 +4031,11 @@ models26:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, BX
 	DECQ         SI
-	JNZ          models26
+	JNZ          models29
 
-folded27:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided28
+folded30:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided32
 	VBROADCASTSD divisor+56(FP), Z2
 	VDIVPD       Z2, Z0, Z3
 	VMOVAPD      Z3, Z4
@@ -3801,7 +4044,7 @@ folded27:
 	VDIVPD       Z2, Z1, Z1
 	VMOVAPD      Z3, Z0
 
-divided28:
+divided32:
 	VSUBPD  Z1, Z1, Z2
 	VSUBPD  Z1, Z0, Z1
 	VCMPPD  $0x03, Z2, Z2, K2
@@ -3822,11 +4065,11 @@ TEXT ·accumulateFloat64WiderAVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
 	CMPQ       CX, $+8
-	JLT        done30
+	JLT        done34
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks29
+	JZ      blocks33
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
@@ -3834,11 +4077,11 @@ TEXT ·accumulateFloat64WiderAVX512(SB), NOSPLIT, $0-48
 	VMOVUPD 65536(SI), Z2
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded32
+	JZ      folded36
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models31:
+models35:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z0
 	VMOVUPD      (R9)(BX*8), Z3
@@ -3856,14 +4099,14 @@ models31:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models31
+	JNZ          models35
 
-folded32:
-blocks29:
+folded36:
+blocks33:
 	CMPQ CX, $+32
-	JLT  blocksDone34
+	JLT  blocksDone38
 
-block33:
+block37:
 	VMOVUPD (AX), Z0
 	VMOVUPD 65536(AX), Z3
 	VMOVUPD 64(AX), Z4
@@ -3874,11 +4117,11 @@ block33:
 	VMOVUPD 65728(AX), Z9
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded36
+	JZ      folded40
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models35:
+models39:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z10
 	VMOVUPD      (R8)(DX*8), Z11
@@ -3932,9 +4175,9 @@ models35:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models35
+	JNZ          models39
 
-folded36:
+folded40:
 	VMOVUPD Z0, (AX)
 	VMOVUPD Z3, 65536(AX)
 	VMOVUPD Z4, 64(AX)
@@ -3947,22 +4190,22 @@ folded36:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block33
+	JGE     block37
 
-blocksDone34:
+blocksDone38:
 	CMPQ CX, $+8
-	JLT  blocksDone38
+	JLT  blocksDone42
 
-block37:
+block41:
 	VMOVUPD (AX), Z0
 	VMOVUPD 65536(AX), Z3
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded40
+	JZ      folded44
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models39:
+models43:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z4
 	VMOVUPD      (R8)(DX*8), Z5
@@ -3980,25 +4223,25 @@ models39:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models39
+	JNZ          models43
 
-folded40:
+folded44:
 	VMOVUPD Z0, (AX)
 	VMOVUPD Z3, 65536(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block37
+	JGE     block41
 
-blocksDone38:
+blocksDone42:
 	TESTQ   CX, CX
-	JZ      done30
+	JZ      done34
 	LEAQ    -64(AX)(CX*8), AX
 	VMOVUPD Z1, (AX)
 	VMOVUPD Z2, 65536(AX)
 
-done30:
+done34:
 	VZEROUPPER
 	RET
 
@@ -4008,7 +4251,7 @@ TEXT ·weightedSumFloat32AVX2(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVQ     dst+0(FP), AX
@@ -4052,22 +4295,28 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided8
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided9
 	VBROADCASTSD divisor+56(FP), Y2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale8
 	VDIVPD       Y2, Y1, Y1
+	JMP          divided9
 
-divided8:
+scale8:
+	VMULPD Y2, Y1, Y1
+
+divided9:
 	VCVTPD2PSY Y1, X1
 	VMOVAPS    X1, X1
 
 blocks2:
 	CMPQ DX, $+32
-	JLT  blocksDone10
+	JLT  blocksDone11
 
-block9:
+block10:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh11
+	JEQ     fresh12
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -4076,9 +4325,9 @@ block9:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started12
+	JMP     started13
 
-fresh11:
+fresh12:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -4088,14 +4337,14 @@ fresh11:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started12:
+started13:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded14
+	JZ    folded15
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models13:
+models14:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y10
 	VCVTPS2PD    (R9)(BX*4), Y11
@@ -4117,12 +4366,14 @@ models13:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models13
+	JNZ          models14
 
-folded14:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided15
+folded15:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided17
 	VBROADCASTSD divisor+56(FP), Y10
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale16
 	VDIVPD       Y10, Y2, Y2
 	VDIVPD       Y10, Y3, Y3
 	VDIVPD       Y10, Y4, Y4
@@ -4131,8 +4382,19 @@ folded14:
 	VDIVPD       Y10, Y7, Y7
 	VDIVPD       Y10, Y8, Y8
 	VDIVPD       Y10, Y9, Y9
+	JMP          divided17
 
-divided15:
+scale16:
+	VMULPD Y10, Y2, Y2
+	VMULPD Y10, Y3, Y3
+	VMULPD Y10, Y4, Y4
+	VMULPD Y10, Y5, Y5
+	VMULPD Y10, Y6, Y6
+	VMULPD Y10, Y7, Y7
+	VMULPD Y10, Y8, Y8
+	VMULPD Y10, Y9, Y9
+
+divided17:
 	VCVTPD2PSY  Y2, X12
 	VCVTPD2PSY  Y3, X2
 	VCVTPD2PSY  Y4, X13
@@ -4146,50 +4408,50 @@ divided15:
 	VINSERTF128 $0x01, X4, Y14, Y14
 	VINSERTF128 $0x01, X5, Y15, Y15
 	TESTQ       $0x00000001, flags+64(FP)
-	JNZ         past16
+	JNZ         past18
 	VMOVUPS     Y12, (AX)
 	VMOVUPS     Y13, 32(AX)
 	VMOVUPS     Y14, 64(AX)
 	VMOVUPS     Y15, 96(AX)
-	JMP         stored17
+	JMP         stored19
 
-past16:
+past18:
 	VMOVNTPS Y12, (AX)
 	VMOVNTPS Y13, 32(AX)
 	VMOVNTPS Y14, 64(AX)
 	VMOVNTPS Y15, 96(AX)
 
-stored17:
+stored19:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+32, BX
 	SUBQ $+32, DX
 	CMPQ DX, $+32
-	JGE  block9
+	JGE  block10
 
-blocksDone10:
+blocksDone11:
 	CMPQ DX, $+8
-	JLT  blocksDone19
+	JLT  blocksDone21
 
-block18:
+block20:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh20
+	JEQ     fresh22
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
-	JMP     started21
+	JMP     started23
 
-fresh20:
+fresh22:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started21:
+started23:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded23
+	JZ    folded25
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models22:
+models24:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y4
 	VCVTPS2PD    (R9)(BX*4), Y5
@@ -4199,57 +4461,64 @@ models22:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models22
+	JNZ          models24
 
-folded23:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided24
+folded25:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided27
 	VBROADCASTSD divisor+56(FP), Y4
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale26
 	VDIVPD       Y4, Y2, Y2
 	VDIVPD       Y4, Y3, Y3
+	JMP          divided27
 
-divided24:
+scale26:
+	VMULPD Y4, Y2, Y2
+	VMULPD Y4, Y3, Y3
+
+divided27:
 	VCVTPD2PSY Y2, X2
 	VCVTPD2PSY Y3, X3
 	TESTQ      $0x00000001, flags+64(FP)
-	JNZ        past25
+	JNZ        past28
 	VMOVUPS    X2, (AX)
 	VMOVUPS    X3, 16(AX)
-	JMP        stored26
+	JMP        stored29
 
-past25:
+past28:
 	VMOVNTPS X2, (AX)
 	VMOVNTPS X3, 16(AX)
 
-stored26:
+stored29:
 	ADDQ $+32, AX
 	ADDQ $+64, CX
 	ADDQ $+8, BX
 	SUBQ $+8, DX
 	CMPQ DX, $+8
-	JGE  block18
+	JGE  block20
 
-blocksDone19:
+blocksDone21:
 	CMPQ DX, $+4
-	JLT  blocksDone28
+	JLT  blocksDone31
 
-block27:
+block30:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh29
+	JEQ     fresh32
 	VMOVUPS (CX), Y2
-	JMP     started30
+	JMP     started33
 
-fresh29:
+fresh32:
 	VMOVAPS Y0, Y2
 
-started30:
+started33:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded32
+	JZ    folded35
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models31:
+models34:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y3
 	VCVTPS2PD    (R9)(BX*4), Y4
@@ -4257,15 +4526,21 @@ models31:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models31
+	JNZ          models34
 
-folded32:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+folded35:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided37
 	VBROADCASTSD divisor+56(FP), Y3
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale36
 	VDIVPD       Y3, Y2, Y2
+	JMP          divided37
 
-divided33:
+scale36:
+	VMULPD Y3, Y2, Y2
+
+divided37:
 	VCVTPD2PSY Y2, X2
 	VMOVUPS    X2, (AX)
 	ADDQ       $+16, AX
@@ -4273,19 +4548,19 @@ divided33:
 	ADDQ       $+4, BX
 	SUBQ       $+4, DX
 	CMPQ       DX, $+4
-	JGE        block27
+	JGE        block30
 
-blocksDone28:
+blocksDone31:
 	TESTQ   DX, DX
 	JZ      done3
 	VMOVUPS X1, -16(AX)(DX*4)
 
 done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced34
+	JZ    fenced38
 	SFENCE
 
-fenced34:
+fenced38:
 	VZEROUPPER
 	RET
 
@@ -4294,41 +4569,7 @@ small1:
 	TESTQ   DX, DX
 	JZ      done3
 	CMPQ    DX, $0x02
-	JLT     smaller35
-	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), DI
-	TESTQ   DI, DI
-	JZ      folded37
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), SI
-
-models36:
-	MOVQ         (CX), R8
-	VBROADCASTSD (SI), Y1
-	LEAQ         (R8)(BX*4), R8
-	VMOVQ        (R8), X2
-	VPINSRQ      $0x01, -8(R8)(DX*4), X2, X2
-	VCVTPS2PD    X2, Y2
-	VFMADD231PD  Y2, Y1, Y0
-	ADDQ         $0x18, CX
-	ADDQ         $0x08, SI
-	DECQ         DI
-	JNZ          models36
-
-folded37:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided38
-	VBROADCASTSD divisor+56(FP), Y1
-	VDIVPD       Y1, Y0, Y0
-
-divided38:
-	VCVTPD2PSY Y0, X0
-	VMOVQ      X0, (AX)
-	VPEXTRQ    $0x01, X0, -8(AX)(DX*4)
-	VZEROUPPER
-	RET
-
-smaller35:
+	JLT     smaller39
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
@@ -4340,8 +4581,8 @@ models40:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y1
 	LEAQ         (R8)(BX*4), R8
-	VMOVD        (R8), X2
-	VPINSRD      $0x01, -4(R8)(DX*4), X2, X2
+	VMOVQ        (R8), X2
+	VPINSRQ      $0x01, -8(R8)(DX*4), X2, X2
 	VCVTPS2PD    X2, Y2
 	VFMADD231PD  Y2, Y1, Y0
 	ADDQ         $0x18, CX
@@ -4350,12 +4591,58 @@ models40:
 	JNZ          models40
 
 folded41:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided42
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided43
 	VBROADCASTSD divisor+56(FP), Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale42
 	VDIVPD       Y1, Y0, Y0
+	JMP          divided43
 
-divided42:
+scale42:
+	VMULPD Y1, Y0, Y0
+
+divided43:
+	VCVTPD2PSY Y0, X0
+	VMOVQ      X0, (AX)
+	VPEXTRQ    $0x01, X0, -8(AX)(DX*4)
+	VZEROUPPER
+	RET
+
+smaller39:
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), DI
+	TESTQ   DI, DI
+	JZ      folded46
+	MOVQ    x+8(FP), CX
+	MOVQ    w+16(FP), SI
+
+models45:
+	MOVQ         (CX), R8
+	VBROADCASTSD (SI), Y1
+	LEAQ         (R8)(BX*4), R8
+	VMOVD        (R8), X2
+	VPINSRD      $0x01, -4(R8)(DX*4), X2, X2
+	VCVTPS2PD    X2, Y2
+	VFMADD231PD  Y2, Y1, Y0
+	ADDQ         $0x18, CX
+	ADDQ         $0x08, SI
+	DECQ         DI
+	JNZ          models45
+
+folded46:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided48
+	VBROADCASTSD divisor+56(FP), Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale47
+	VDIVPD       Y1, Y0, Y0
+	JMP          divided48
+
+scale47:
+	VMULPD Y1, Y0, Y0
+
+divided48:
 	VCVTPD2PSY Y0, X0
 	VMOVD      X0, (AX)
 	VPEXTRD    $0x01, X0, -4(AX)(DX*4)
@@ -4374,22 +4661,22 @@ TEXT ·accumulateFloat32AVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     CX, $+4
-	JLT      done44
+	JLT      done50
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, CX
-	JZ      blocks43
+	JZ      blocks49
 	LEAQ    -4(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded46
+	JZ      folded52
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models45:
+models51:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y0
 	VCVTPS2PD    (R9)(BX*4), Y2
@@ -4397,14 +4684,14 @@ models45:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models45
+	JNZ          models51
 
-folded46:
-blocks43:
+folded52:
+blocks49:
 	CMPQ CX, $+32
-	JLT  blocksDone48
+	JLT  blocksDone54
 
-block47:
+block53:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -4415,11 +4702,11 @@ block47:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded50
+	JZ      folded56
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models49:
+models55:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y9
 	VCVTPS2PD    (R8)(DX*4), Y10
@@ -4441,9 +4728,9 @@ models49:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models49
+	JNZ          models55
 
-folded50:
+folded56:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -4456,22 +4743,22 @@ folded50:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block47
+	JGE     block53
 
-blocksDone48:
+blocksDone54:
 	CMPQ CX, $+8
-	JLT  blocksDone52
+	JLT  blocksDone58
 
-block51:
+block57:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded54
+	JZ      folded60
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models53:
+models59:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y3
 	VCVTPS2PD    (R8)(DX*4), Y4
@@ -4481,30 +4768,30 @@ models53:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models53
+	JNZ          models59
 
-folded54:
+folded60:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block51
+	JGE     block57
 
-blocksDone52:
+blocksDone58:
 	CMPQ CX, $+4
-	JLT  blocksDone56
+	JLT  blocksDone62
 
-block55:
+block61:
 	VMOVUPS (AX), Y0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded58
+	JZ      folded64
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models57:
+models63:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y2
 	VCVTPS2PD    (R8)(DX*4), Y3
@@ -4512,23 +4799,23 @@ models57:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models57
+	JNZ          models63
 
-folded58:
+folded64:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+4, DX
 	SUBQ    $+4, CX
 	CMPQ    CX, $+4
-	JGE     block55
+	JGE     block61
 
-blocksDone56:
+blocksDone62:
 	TESTQ   CX, CX
-	JZ      done44
+	JZ      done50
 	LEAQ    -32(AX)(CX*8), AX
 	VMOVUPS Y1, (AX)
 
-done44:
+done50:
 	VZEROUPPER
 	RET
 
@@ -4538,7 +4825,7 @@ TEXT ·weightedSumFloat64AVX2(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVQ     dst+0(FP), AX
@@ -4581,21 +4868,27 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided8
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided9
 	VBROADCASTSD divisor+56(FP), Y2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale8
 	VDIVPD       Y2, Y1, Y1
+	JMP          divided9
 
-divided8:
+scale8:
+	VMULPD Y2, Y1, Y1
+
+divided9:
 	VMOVAPS Y1, Y1
 
 blocks2:
 	CMPQ DX, $+32
-	JLT  blocksDone10
+	JLT  blocksDone11
 
-block9:
+block10:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh11
+	JEQ     fresh12
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -4604,9 +4897,9 @@ block9:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started12
+	JMP     started13
 
-fresh11:
+fresh12:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -4616,14 +4909,14 @@ fresh11:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started12:
+started13:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded14
+	JZ    folded15
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models13:
+models14:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y10
 	VFMADD231PD  (R9)(BX*8), Y10, Y2
@@ -4637,12 +4930,14 @@ models13:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models13
+	JNZ          models14
 
-folded14:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided15
+folded15:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided17
 	VBROADCASTSD divisor+56(FP), Y10
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale16
 	VDIVPD       Y10, Y2, Y2
 	VDIVPD       Y10, Y3, Y3
 	VDIVPD       Y10, Y4, Y4
@@ -4651,10 +4946,21 @@ folded14:
 	VDIVPD       Y10, Y7, Y7
 	VDIVPD       Y10, Y8, Y8
 	VDIVPD       Y10, Y9, Y9
+	JMP          divided17
 
-divided15:
+scale16:
+	VMULPD Y10, Y2, Y2
+	VMULPD Y10, Y3, Y3
+	VMULPD Y10, Y4, Y4
+	VMULPD Y10, Y5, Y5
+	VMULPD Y10, Y6, Y6
+	VMULPD Y10, Y7, Y7
+	VMULPD Y10, Y8, Y8
+	VMULPD Y10, Y9, Y9
+
+divided17:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past16
+	JNZ     past18
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
 	VMOVUPS Y4, 64(AX)
@@ -4663,9 +4969,9 @@ divided15:
 	VMOVUPS Y7, 160(AX)
 	VMOVUPS Y8, 192(AX)
 	VMOVUPS Y9, 224(AX)
-	JMP     stored17
+	JMP     stored19
 
-past16:
+past18:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
@@ -4675,37 +4981,37 @@ past16:
 	VMOVNTPS Y8, 192(AX)
 	VMOVNTPS Y9, 224(AX)
 
-stored17:
+stored19:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	ADDQ $+32, BX
 	SUBQ $+32, DX
 	CMPQ DX, $+32
-	JGE  block9
+	JGE  block10
 
-blocksDone10:
+blocksDone11:
 	CMPQ DX, $+8
-	JLT  blocksDone19
+	JLT  blocksDone21
 
-block18:
+block20:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh20
+	JEQ     fresh22
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
-	JMP     started21
+	JMP     started23
 
-fresh20:
+fresh22:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started21:
+started23:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded23
+	JZ    folded25
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models22:
+models24:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y4
 	VFMADD231PD  (R9)(BX*8), Y4, Y2
@@ -4713,89 +5019,102 @@ models22:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models22
+	JNZ          models24
 
-folded23:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided24
+folded25:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided27
 	VBROADCASTSD divisor+56(FP), Y4
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale26
 	VDIVPD       Y4, Y2, Y2
 	VDIVPD       Y4, Y3, Y3
+	JMP          divided27
 
-divided24:
+scale26:
+	VMULPD Y4, Y2, Y2
+	VMULPD Y4, Y3, Y3
+
+divided27:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past25
+	JNZ     past28
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
-	JMP     stored26
+	JMP     stored29
 
-past25:
+past28:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 
-stored26:
+stored29:
 	ADDQ $+64, AX
 	ADDQ $+64, CX
 	ADDQ $+8, BX
 	SUBQ $+8, DX
 	CMPQ DX, $+8
-	JGE  block18
+	JGE  block20
 
-blocksDone19:
+blocksDone21:
 	CMPQ DX, $+4
-	JLT  blocksDone28
+	JLT  blocksDone31
 
-block27:
+block30:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh29
+	JEQ     fresh32
 	VMOVUPS (CX), Y2
-	JMP     started30
+	JMP     started33
 
-fresh29:
+fresh32:
 	VMOVAPS Y0, Y2
 
-started30:
+started33:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded32
+	JZ    folded35
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models31:
+models34:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y3
 	VFMADD231PD  (R9)(BX*8), Y3, Y2
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models31
+	JNZ          models34
 
-folded32:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+folded35:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided37
 	VBROADCASTSD divisor+56(FP), Y3
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale36
 	VDIVPD       Y3, Y2, Y2
+	JMP          divided37
 
-divided33:
+scale36:
+	VMULPD Y3, Y2, Y2
+
+divided37:
 	VMOVUPS Y2, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+32, CX
 	ADDQ    $+4, BX
 	SUBQ    $+4, DX
 	CMPQ    DX, $+4
-	JGE     block27
+	JGE     block30
 
-blocksDone28:
+blocksDone31:
 	TESTQ   DX, DX
 	JZ      done3
 	VMOVUPS Y1, -32(AX)(DX*8)
 
 done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced34
+	JZ    fenced38
 	SFENCE
 
-fenced34:
+fenced38:
 	VZEROUPPER
 	RET
 
@@ -4804,39 +5123,7 @@ small1:
 	TESTQ   DX, DX
 	JZ      done3
 	CMPQ    DX, $0x02
-	JLT     smaller35
-	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), DI
-	TESTQ   DI, DI
-	JZ      folded37
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), SI
-
-models36:
-	MOVQ         (CX), R8
-	VBROADCASTSD (SI), Y2
-	LEAQ         (R8)(BX*8), R8
-	VMOVDQU      (R8), X1
-	VINSERTI128  $0x01, -16(R8)(DX*8), Y1, Y1
-	VFMADD231PD  Y1, Y2, Y0
-	ADDQ         $0x18, CX
-	ADDQ         $0x08, SI
-	DECQ         DI
-	JNZ          models36
-
-folded37:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided38
-	VBROADCASTSD divisor+56(FP), Y1
-	VDIVPD       Y1, Y0, Y0
-
-divided38:
-	VMOVDQU      X0, (AX)
-	VEXTRACTI128 $0x01, Y0, -16(AX)(DX*8)
-	VZEROUPPER
-	RET
-
-smaller35:
+	JLT     smaller39
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
@@ -4848,8 +5135,8 @@ models40:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y2
 	LEAQ         (R8)(BX*8), R8
-	VMOVQ        (R8), X1
-	VPINSRQ      $0x01, -8(R8)(DX*8), X1, X1
+	VMOVDQU      (R8), X1
+	VINSERTI128  $0x01, -16(R8)(DX*8), Y1, Y1
 	VFMADD231PD  Y1, Y2, Y0
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
@@ -4857,12 +5144,56 @@ models40:
 	JNZ          models40
 
 folded41:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided42
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided43
 	VBROADCASTSD divisor+56(FP), Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale42
 	VDIVPD       Y1, Y0, Y0
+	JMP          divided43
 
-divided42:
+scale42:
+	VMULPD Y1, Y0, Y0
+
+divided43:
+	VMOVDQU      X0, (AX)
+	VEXTRACTI128 $0x01, Y0, -16(AX)(DX*8)
+	VZEROUPPER
+	RET
+
+smaller39:
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), DI
+	TESTQ   DI, DI
+	JZ      folded46
+	MOVQ    x+8(FP), CX
+	MOVQ    w+16(FP), SI
+
+models45:
+	MOVQ         (CX), R8
+	VBROADCASTSD (SI), Y2
+	LEAQ         (R8)(BX*8), R8
+	VMOVQ        (R8), X1
+	VPINSRQ      $0x01, -8(R8)(DX*8), X1, X1
+	VFMADD231PD  Y1, Y2, Y0
+	ADDQ         $0x18, CX
+	ADDQ         $0x08, SI
+	DECQ         DI
+	JNZ          models45
+
+folded46:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided48
+	VBROADCASTSD divisor+56(FP), Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale47
+	VDIVPD       Y1, Y0, Y0
+	JMP          divided48
+
+scale47:
+	VMULPD Y1, Y0, Y0
+
+divided48:
 	VMOVQ   X0, (AX)
 	VPEXTRQ $0x01, X0, -8(AX)(DX*8)
 	VZEROUPPER
@@ -4880,36 +5211,36 @@ TEXT ·accumulateFloat64AVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     CX, $+4
-	JLT      done44
+	JLT      done50
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, CX
-	JZ      blocks43
+	JZ      blocks49
 	LEAQ    -4(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded46
+	JZ      folded52
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models45:
+models51:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y0
 	VFMADD231PD  (R9)(BX*8), Y0, Y1
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models45
+	JNZ          models51
 
-folded46:
-blocks43:
+folded52:
+blocks49:
 	CMPQ CX, $+32
-	JLT  blocksDone48
+	JLT  blocksDone54
 
-block47:
+block53:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -4920,11 +5251,11 @@ block47:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded50
+	JZ      folded56
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models49:
+models55:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y9
 	VFMADD231PD  (R8)(DX*8), Y9, Y0
@@ -4938,9 +5269,9 @@ models49:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models49
+	JNZ          models55
 
-folded50:
+folded56:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -4953,22 +5284,22 @@ folded50:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block47
+	JGE     block53
 
-blocksDone48:
+blocksDone54:
 	CMPQ CX, $+8
-	JLT  blocksDone52
+	JLT  blocksDone58
 
-block51:
+block57:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded54
+	JZ      folded60
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models53:
+models59:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y3
 	VFMADD231PD  (R8)(DX*8), Y3, Y0
@@ -4976,53 +5307,53 @@ models53:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models53
+	JNZ          models59
 
-folded54:
+folded60:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block51
+	JGE     block57
 
-blocksDone52:
+blocksDone58:
 	CMPQ CX, $+4
-	JLT  blocksDone56
+	JLT  blocksDone62
 
-block55:
+block61:
 	VMOVUPS (AX), Y0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded58
+	JZ      folded64
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models57:
+models63:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y2
 	VFMADD231PD  (R8)(DX*8), Y2, Y0
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models57
+	JNZ          models63
 
-folded58:
+folded64:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+4, DX
 	SUBQ    $+4, CX
 	CMPQ    CX, $+4
-	JGE     block55
+	JGE     block61
 
-blocksDone56:
+blocksDone62:
 	TESTQ   CX, CX
-	JZ      done44
+	JZ      done50
 	LEAQ    -32(AX)(CX*8), AX
 	VMOVUPS Y1, (AX)
 
-done44:
+done50:
 	VZEROUPPER
 	RET
 
@@ -5032,7 +5363,7 @@ TEXT ·weightedSumFloat16AVX2(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVQ     dst+0(FP), AX
@@ -5076,24 +5407,30 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided8
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided9
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Y2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale8
 	VDIVPS       Y2, Y1, Y1
+	JMP          divided9
 
-divided8:
+scale8:
+	VMULPS Y2, Y1, Y1
+
+divided9:
 	VCVTPS2PH $0x00, Y1, X1
 	VMOVAPS   X1, X1
 
 blocks2:
 	CMPQ DX, $+64
-	JLT  blocksDone10
+	JLT  blocksDone11
 
-block9:
+block10:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh11
+	JEQ     fresh12
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -5102,9 +5439,9 @@ block9:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started12
+	JMP     started13
 
-fresh11:
+fresh12:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -5114,14 +5451,14 @@ fresh11:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started12:
+started13:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded14
+	JZ    folded15
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models13:
+models14:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y10
 	VCVTPH2PS    (R9)(BX*2), Y11
@@ -5143,14 +5480,16 @@ models13:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models13
+	JNZ          models14
 
-folded14:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided15
+folded15:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided17
 	VXORPS       X10, X10, X10
 	VCVTSD2SS    divisor+56(FP), X10, X10
 	VBROADCASTSS X10, Y10
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale16
 	VDIVPS       Y10, Y2, Y2
 	VDIVPS       Y10, Y3, Y3
 	VDIVPS       Y10, Y4, Y4
@@ -5159,8 +5498,19 @@ folded14:
 	VDIVPS       Y10, Y7, Y7
 	VDIVPS       Y10, Y8, Y8
 	VDIVPS       Y10, Y9, Y9
+	JMP          divided17
 
-divided15:
+scale16:
+	VMULPS Y10, Y2, Y2
+	VMULPS Y10, Y3, Y3
+	VMULPS Y10, Y4, Y4
+	VMULPS Y10, Y5, Y5
+	VMULPS Y10, Y6, Y6
+	VMULPS Y10, Y7, Y7
+	VMULPS Y10, Y8, Y8
+	VMULPS Y10, Y9, Y9
+
+divided17:
 	VCVTPS2PH   $0x00, Y2, X12
 	VCVTPS2PH   $0x00, Y3, X2
 	VCVTPS2PH   $0x00, Y4, X13
@@ -5174,50 +5524,50 @@ divided15:
 	VINSERTF128 $0x01, X4, Y14, Y14
 	VINSERTF128 $0x01, X5, Y15, Y15
 	TESTQ       $0x00000001, flags+64(FP)
-	JNZ         past16
+	JNZ         past18
 	VMOVUPS     Y12, (AX)
 	VMOVUPS     Y13, 32(AX)
 	VMOVUPS     Y14, 64(AX)
 	VMOVUPS     Y15, 96(AX)
-	JMP         stored17
+	JMP         stored19
 
-past16:
+past18:
 	VMOVNTPS Y12, (AX)
 	VMOVNTPS Y13, 32(AX)
 	VMOVNTPS Y14, 64(AX)
 	VMOVNTPS Y15, 96(AX)
 
-stored17:
+stored19:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block9
+	JGE  block10
 
-blocksDone10:
+blocksDone11:
 	CMPQ DX, $+16
-	JLT  blocksDone19
+	JLT  blocksDone21
 
-block18:
+block20:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh20
+	JEQ     fresh22
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
-	JMP     started21
+	JMP     started23
 
-fresh20:
+fresh22:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started21:
+started23:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded23
+	JZ    folded25
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models22:
+models24:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y4
 	VCVTPH2PS    (R9)(BX*2), Y5
@@ -5227,59 +5577,66 @@ models22:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models22
+	JNZ          models24
 
-folded23:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided24
+folded25:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided27
 	VXORPS       X4, X4, X4
 	VCVTSD2SS    divisor+56(FP), X4, X4
 	VBROADCASTSS X4, Y4
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale26
 	VDIVPS       Y4, Y2, Y2
 	VDIVPS       Y4, Y3, Y3
+	JMP          divided27
 
-divided24:
+scale26:
+	VMULPS Y4, Y2, Y2
+	VMULPS Y4, Y3, Y3
+
+divided27:
 	VCVTPS2PH $0x00, Y2, X2
 	VCVTPS2PH $0x00, Y3, X3
 	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past25
+	JNZ       past28
 	VMOVUPS   X2, (AX)
 	VMOVUPS   X3, 16(AX)
-	JMP       stored26
+	JMP       stored29
 
-past25:
+past28:
 	VMOVNTPS X2, (AX)
 	VMOVNTPS X3, 16(AX)
 
-stored26:
+stored29:
 	ADDQ $+32, AX
 	ADDQ $+64, CX
 	ADDQ $+16, BX
 	SUBQ $+16, DX
 	CMPQ DX, $+16
-	JGE  block18
+	JGE  block20
 
-blocksDone19:
+blocksDone21:
 	CMPQ DX, $+8
-	JLT  blocksDone28
+	JLT  blocksDone31
 
-block27:
+block30:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh29
+	JEQ     fresh32
 	VMOVUPS (CX), Y2
-	JMP     started30
+	JMP     started33
 
-fresh29:
+fresh32:
 	VMOVAPS Y0, Y2
 
-started30:
+started33:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded32
+	JZ    folded35
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models31:
+models34:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y3
 	VCVTPH2PS    (R9)(BX*2), Y4
@@ -5287,17 +5644,23 @@ models31:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models31
+	JNZ          models34
 
-folded32:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+folded35:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided37
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Y3
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale36
 	VDIVPS       Y3, Y2, Y2
+	JMP          divided37
 
-divided33:
+scale36:
+	VMULPS Y3, Y2, Y2
+
+divided37:
 	VCVTPS2PH $0x00, Y2, X2
 	VMOVUPS   X2, (AX)
 	ADDQ      $+16, AX
@@ -5305,19 +5668,19 @@ divided33:
 	ADDQ      $+8, BX
 	SUBQ      $+8, DX
 	CMPQ      DX, $+8
-	JGE       block27
+	JGE       block30
 
-blocksDone28:
+blocksDone31:
 	TESTQ   DX, DX
 	JZ      done3
 	VMOVUPS X1, -16(AX)(DX*2)
 
 done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced34
+	JZ    fenced38
 	SFENCE
 
-fenced34:
+fenced38:
 	VZEROUPPER
 	RET
 
@@ -5326,44 +5689,6 @@ small1:
 	TESTQ   DX, DX
 	JZ      done3
 	CMPQ    DX, $0x04
-	JLT     smaller35
-	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), DI
-	TESTQ   DI, DI
-	JZ      folded37
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), SI
-
-models36:
-	MOVQ         (CX), R8
-	VBROADCASTSS (SI), Y1
-	LEAQ         (R8)(BX*2), R8
-	VMOVQ        (R8), X2
-	VPINSRQ      $0x01, -8(R8)(DX*2), X2, X2
-	VCVTPH2PS    X2, Y2
-	VFMADD231PS  Y2, Y1, Y0
-	ADDQ         $0x18, CX
-	ADDQ         $0x04, SI
-	DECQ         DI
-	JNZ          models36
-
-folded37:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided38
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
-	VDIVPS       Y1, Y0, Y0
-
-divided38:
-	VCVTPS2PH $0x00, Y0, X0
-	VMOVQ     X0, (AX)
-	VPEXTRQ   $0x01, X0, -8(AX)(DX*2)
-	VZEROUPPER
-	RET
-
-smaller35:
-	CMPQ    DX, $0x02
 	JLT     smaller39
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
@@ -5376,8 +5701,8 @@ models40:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y1
 	LEAQ         (R8)(BX*2), R8
-	VMOVD        (R8), X2
-	VPINSRD      $0x01, -4(R8)(DX*2), X2, X2
+	VMOVQ        (R8), X2
+	VPINSRQ      $0x01, -8(R8)(DX*2), X2, X2
 	VCVTPH2PS    X2, Y2
 	VFMADD231PS  Y2, Y1, Y0
 	ADDQ         $0x18, CX
@@ -5386,29 +5711,79 @@ models40:
 	JNZ          models40
 
 folded41:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided42
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided43
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale42
 	VDIVPS       Y1, Y0, Y0
+	JMP          divided43
 
-divided42:
+scale42:
+	VMULPS Y1, Y0, Y0
+
+divided43:
+	VCVTPS2PH $0x00, Y0, X0
+	VMOVQ     X0, (AX)
+	VPEXTRQ   $0x01, X0, -8(AX)(DX*2)
+	VZEROUPPER
+	RET
+
+smaller39:
+	CMPQ    DX, $0x02
+	JLT     smaller44
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), DI
+	TESTQ   DI, DI
+	JZ      folded46
+	MOVQ    x+8(FP), CX
+	MOVQ    w+16(FP), SI
+
+models45:
+	MOVQ         (CX), R8
+	VBROADCASTSS (SI), Y1
+	LEAQ         (R8)(BX*2), R8
+	VMOVD        (R8), X2
+	VPINSRD      $0x01, -4(R8)(DX*2), X2, X2
+	VCVTPH2PS    X2, Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         $0x18, CX
+	ADDQ         $0x04, SI
+	DECQ         DI
+	JNZ          models45
+
+folded46:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided48
+	VXORPS       X1, X1, X1
+	VCVTSD2SS    divisor+56(FP), X1, X1
+	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale47
+	VDIVPS       Y1, Y0, Y0
+	JMP          divided48
+
+scale47:
+	VMULPS Y1, Y0, Y0
+
+divided48:
 	VCVTPS2PH $0x00, Y0, X0
 	VMOVD     X0, (AX)
 	VPEXTRD   $0x01, X0, -4(AX)(DX*2)
 	VZEROUPPER
 	RET
 
-smaller39:
+smaller44:
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded45
+	JZ      folded51
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), DX
 
-models44:
+models50:
 	MOVQ         (CX), DI
 	VBROADCASTSS (DX), Y1
 	LEAQ         (DI)(BX*2), DI
@@ -5419,17 +5794,23 @@ models44:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, DX
 	DECQ         SI
-	JNZ          models44
+	JNZ          models50
 
-folded45:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided46
+folded51:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided53
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale52
 	VDIVPS       Y1, Y0, Y0
+	JMP          divided53
 
-divided46:
+scale52:
+	VMULPS Y1, Y0, Y0
+
+divided53:
 	VCVTPS2PH $0x00, Y0, X0
 	VPEXTRW   $0x00, X0, (AX)
 	VZEROUPPER
@@ -5447,22 +5828,22 @@ TEXT ·accumulateFloat16AVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
 	CMPQ     CX, $+8
-	JLT      done48
+	JLT      done55
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks47
+	JZ      blocks54
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded50
+	JZ      folded57
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models49:
+models56:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y0
 	VCVTPH2PS    (R9)(BX*2), Y2
@@ -5470,14 +5851,14 @@ models49:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models49
+	JNZ          models56
 
-folded50:
-blocks47:
+folded57:
+blocks54:
 	CMPQ CX, $+64
-	JLT  blocksDone52
+	JLT  blocksDone59
 
-block51:
+block58:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -5488,11 +5869,11 @@ block51:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded54
+	JZ      folded61
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models53:
+models60:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y9
 	VCVTPH2PS    (R8)(DX*2), Y10
@@ -5514,9 +5895,9 @@ models53:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models53
+	JNZ          models60
 
-folded54:
+folded61:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -5529,22 +5910,22 @@ folded54:
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
 	CMPQ    CX, $+64
-	JGE     block51
+	JGE     block58
 
-blocksDone52:
+blocksDone59:
 	CMPQ CX, $+16
-	JLT  blocksDone56
+	JLT  blocksDone63
 
-block55:
+block62:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded58
+	JZ      folded65
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models57:
+models64:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y3
 	VCVTPH2PS    (R8)(DX*2), Y4
@@ -5554,30 +5935,30 @@ models57:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models57
+	JNZ          models64
 
-folded58:
+folded65:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block55
+	JGE     block62
 
-blocksDone56:
+blocksDone63:
 	CMPQ CX, $+8
-	JLT  blocksDone60
+	JLT  blocksDone67
 
-block59:
+block66:
 	VMOVUPS (AX), Y0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded62
+	JZ      folded69
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models61:
+models68:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y2
 	VCVTPH2PS    (R8)(DX*2), Y3
@@ -5585,23 +5966,23 @@ models61:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models61
+	JNZ          models68
 
-folded62:
+folded69:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block59
+	JGE     block66
 
-blocksDone60:
+blocksDone67:
 	TESTQ   CX, CX
-	JZ      done48
+	JZ      done55
 	LEAQ    -32(AX)(CX*4), AX
 	VMOVUPS Y1, (AX)
 
-done48:
+done55:
 	VZEROUPPER
 	RET
 
@@ -5611,7 +5992,7 @@ TEXT ·weightedSumBFloat16AVX2(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVQ     dst+0(FP), AX
@@ -5666,15 +6047,22 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided8
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided9
 	VXORPS       X4, X4, X4
 	VCVTSD2SS    divisor+56(FP), X4, X4
 	VBROADCASTSS X4, Y4
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale8
 	VDIVPS       Y4, Y2, Y2
 	VDIVPS       Y4, Y3, Y3
+	JMP          divided9
 
-divided8:
+scale8:
+	VMULPS Y4, Y2, Y2
+	VMULPS Y4, Y3, Y3
+
+divided9:
 	VPBROADCASTD word7fff<>+0(SB), Y4
 	VPBROADCASTD word1<>+0(SB), Y5
 	VPBROADCASTD word400000<>+0(SB), Y6
@@ -5698,11 +6086,11 @@ divided8:
 
 blocks2:
 	CMPQ DX, $+64
-	JLT  blocksDone10
+	JLT  blocksDone11
 
-block9:
+block10:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh11
+	JEQ     fresh12
 	VMOVUPS (CX), Y4
 	VMOVUPS 32(CX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
@@ -5727,9 +6115,9 @@ block9:
 	VSHUFPS $0xdd, Y11, Y10, Y10
 	VPERMPD $0xd8, Y9, Y9
 	VPERMPD $0xd8, Y10, Y10
-	JMP     started12
+	JMP     started13
 
-fresh11:
+fresh12:
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
 	VMOVAPS Y0, Y5
@@ -5739,14 +6127,14 @@ fresh11:
 	VMOVAPS Y0, Y9
 	VMOVAPS Y0, Y10
 
-started12:
+started13:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded14
+	JZ    folded15
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models13:
+models14:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y11
 	VMOVUPS      (R9)(BX*2), Y13
@@ -5772,14 +6160,16 @@ models13:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models13
+	JNZ          models14
 
-folded14:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided15
+folded15:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided17
 	VXORPS       X11, X11, X11
 	VCVTSD2SS    divisor+56(FP), X11, X11
 	VBROADCASTSS X11, Y11
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale16
 	VDIVPS       Y11, Y3, Y3
 	VDIVPS       Y11, Y4, Y4
 	VDIVPS       Y11, Y5, Y5
@@ -5788,8 +6178,19 @@ folded14:
 	VDIVPS       Y11, Y8, Y8
 	VDIVPS       Y11, Y9, Y9
 	VDIVPS       Y11, Y10, Y10
+	JMP          divided17
 
-divided15:
+scale16:
+	VMULPS Y11, Y3, Y3
+	VMULPS Y11, Y4, Y4
+	VMULPS Y11, Y5, Y5
+	VMULPS Y11, Y6, Y6
+	VMULPS Y11, Y7, Y7
+	VMULPS Y11, Y8, Y8
+	VMULPS Y11, Y9, Y9
+	VMULPS Y11, Y10, Y10
+
+divided17:
 	VPBROADCASTD word7fff<>+0(SB), Y11
 	VPBROADCASTD word1<>+0(SB), Y12
 	VPBROADCASTD word400000<>+0(SB), Y13
@@ -5867,54 +6268,54 @@ divided15:
 	VPSRLD       $0x10, Y11, Y11
 	VPBLENDW     $0xaa, Y9, Y11, Y9
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past16
+	JNZ          past18
 	VMOVUPS      Y3, (AX)
 	VMOVUPS      Y5, 32(AX)
 	VMOVUPS      Y7, 64(AX)
 	VMOVUPS      Y9, 96(AX)
-	JMP          stored17
+	JMP          stored19
 
-past16:
+past18:
 	VMOVNTPS Y3, (AX)
 	VMOVNTPS Y5, 32(AX)
 	VMOVNTPS Y7, 64(AX)
 	VMOVNTPS Y9, 96(AX)
 
-stored17:
+stored19:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block9
+	JGE  block10
 
-blocksDone10:
+blocksDone11:
 	CMPQ DX, $+16
-	JLT  blocksDone19
+	JLT  blocksDone21
 
-block18:
+block20:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh20
+	JEQ     fresh22
 	VMOVUPS (CX), Y4
 	VMOVUPS 32(CX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
 	VSHUFPS $0xdd, Y5, Y4, Y4
 	VPERMPD $0xd8, Y3, Y3
 	VPERMPD $0xd8, Y4, Y4
-	JMP     started21
+	JMP     started23
 
-fresh20:
+fresh22:
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
 
-started21:
+started23:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded23
+	JZ    folded25
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models22:
+models24:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y5
 	VMOVUPS      (R9)(BX*2), Y7
@@ -5925,18 +6326,25 @@ models22:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models22
+	JNZ          models24
 
-folded23:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided24
+folded25:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided27
 	VXORPS       X5, X5, X5
 	VCVTSD2SS    divisor+56(FP), X5, X5
 	VBROADCASTSS X5, Y5
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale26
 	VDIVPS       Y5, Y3, Y3
 	VDIVPS       Y5, Y4, Y4
+	JMP          divided27
 
-divided24:
+scale26:
+	VMULPS Y5, Y3, Y3
+	VMULPS Y5, Y4, Y4
+
+divided27:
 	VPBROADCASTD word7fff<>+0(SB), Y5
 	VPBROADCASTD word1<>+0(SB), Y6
 	VPBROADCASTD word400000<>+0(SB), Y7
@@ -5962,19 +6370,19 @@ divided24:
 	ADDQ         $+16, BX
 	SUBQ         $+16, DX
 	CMPQ         DX, $+16
-	JGE          block18
+	JGE          block20
 
-blocksDone19:
+blocksDone21:
 	TESTQ   DX, DX
 	JZ      done3
 	VMOVUPS Y2, -32(AX)(DX*2)
 
 done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced25
+	JZ    fenced28
 	SFENCE
 
-fenced25:
+fenced28:
 	VZEROUPPER
 	RET
 
@@ -5983,16 +6391,16 @@ small1:
 	TESTQ   DX, DX
 	JZ      done3
 	CMPQ    DX, $0x08
-	JLT     smaller26
+	JLT     smaller29
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded28
+	JZ      folded31
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models27:
+models30:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y4
 	LEAQ         (R8)(BX*2), R8
@@ -6005,18 +6413,25 @@ models27:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models27
+	JNZ          models30
 
-folded28:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided29
+folded31:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided33
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale32
 	VDIVPS       Y1, Y2, Y2
 	VDIVPS       Y1, Y0, Y0
+	JMP          divided33
 
-divided29:
+scale32:
+	VMULPS Y1, Y2, Y2
+	VMULPS Y1, Y0, Y0
+
+divided33:
 	VPBROADCASTD word7fff<>+0(SB), Y1
 	VPBROADCASTD word1<>+0(SB), Y3
 	VPBROADCASTD word400000<>+0(SB), Y4
@@ -6041,18 +6456,18 @@ divided29:
 	VZEROUPPER
 	RET
 
-smaller26:
+smaller29:
 	CMPQ    DX, $0x04
-	JLT     smaller30
+	JLT     smaller34
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded32
+	JZ      folded36
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models31:
+models35:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y4
 	LEAQ         (R8)(BX*2), R8
@@ -6065,18 +6480,25 @@ models31:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models31
+	JNZ          models35
 
-folded32:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+folded36:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided38
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale37
 	VDIVPS       Y1, Y2, Y2
 	VDIVPS       Y1, Y0, Y0
+	JMP          divided38
 
-divided33:
+scale37:
+	VMULPS Y1, Y2, Y2
+	VMULPS Y1, Y0, Y0
+
+divided38:
 	VPBROADCASTD word7fff<>+0(SB), Y1
 	VPBROADCASTD word1<>+0(SB), Y3
 	VPBROADCASTD word400000<>+0(SB), Y4
@@ -6101,18 +6523,18 @@ divided33:
 	VZEROUPPER
 	RET
 
-smaller30:
+smaller34:
 	CMPQ    DX, $0x02
-	JLT     smaller34
+	JLT     smaller39
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded36
+	JZ      folded41
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models35:
+models40:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y4
 	LEAQ         (R8)(BX*2), R8
@@ -6125,18 +6547,25 @@ models35:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models35
+	JNZ          models40
 
-folded36:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided37
+folded41:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided43
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale42
 	VDIVPS       Y1, Y2, Y2
 	VDIVPS       Y1, Y0, Y0
+	JMP          divided43
 
-divided37:
+scale42:
+	VMULPS Y1, Y2, Y2
+	VMULPS Y1, Y0, Y0
+
+divided43:
 	VPBROADCASTD word7fff<>+0(SB), Y1
 	VPBROADCASTD word1<>+0(SB), Y3
 	VPBROADCASTD word400000<>+0(SB), Y4
@@ -6161,16 +6590,16 @@ divided37:
 	VZEROUPPER
 	RET
 
-smaller34:
+smaller39:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded40
+	JZ      folded46
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), DX
 
-models39:
+models45:
 	MOVQ         (CX), DI
 	VBROADCASTSS (DX), Y4
 	LEAQ         (DI)(BX*2), DI
@@ -6183,18 +6612,25 @@ models39:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, DX
 	DECQ         SI
-	JNZ          models39
+	JNZ          models45
 
-folded40:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided41
+folded46:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided48
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale47
 	VDIVPS       Y1, Y2, Y2
 	VDIVPS       Y1, Y0, Y0
+	JMP          divided48
 
-divided41:
+scale47:
+	VMULPS Y1, Y2, Y2
+	VMULPS Y1, Y0, Y0
+
+divided48:
 	VPBROADCASTD word7fff<>+0(SB), Y1
 	VPBROADCASTD word1<>+0(SB), Y3
 	VPBROADCASTD word400000<>+0(SB), Y4
@@ -6232,11 +6668,11 @@ TEXT ·accumulateBFloat16AVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x10, Y0, Y0
 	CMPQ     CX, $+16
-	JLT      done43
+	JLT      done50
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, CX
-	JZ      blocks42
+	JZ      blocks49
 	LEAQ    -16(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
@@ -6248,11 +6684,11 @@ TEXT ·accumulateBFloat16AVX2(SB), NOSPLIT, $0-48
 	VPERMPD $0xd8, Y2, Y2
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded45
+	JZ      folded52
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models44:
+models51:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y3
 	VMOVUPS      (R9)(BX*2), Y5
@@ -6263,14 +6699,14 @@ models44:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models44
+	JNZ          models51
 
-folded45:
-blocks42:
+folded52:
+blocks49:
 	CMPQ CX, $+64
-	JLT  blocksDone47
+	JLT  blocksDone54
 
-block46:
+block53:
 	VMOVUPS (AX), Y4
 	VMOVUPS 32(AX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
@@ -6297,11 +6733,11 @@ block46:
 	VPERMPD $0xd8, Y10, Y10
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded49
+	JZ      folded56
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models48:
+models55:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y11
 	VMOVUPS      (R8)(DX*2), Y13
@@ -6327,9 +6763,9 @@ models48:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models48
+	JNZ          models55
 
-folded49:
+folded56:
 	VUNPCKLPS  Y4, Y3, Y11
 	VUNPCKHPS  Y4, Y3, Y4
 	VPERM2F128 $0x20, Y4, Y11, Y3
@@ -6358,13 +6794,13 @@ folded49:
 	ADDQ       $+64, DX
 	SUBQ       $+64, CX
 	CMPQ       CX, $+64
-	JGE        block46
+	JGE        block53
 
-blocksDone47:
+blocksDone54:
 	CMPQ CX, $+16
-	JLT  blocksDone51
+	JLT  blocksDone58
 
-block50:
+block57:
 	VMOVUPS (AX), Y4
 	VMOVUPS 32(AX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
@@ -6373,11 +6809,11 @@ block50:
 	VPERMPD $0xd8, Y4, Y4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded53
+	JZ      folded60
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models52:
+models59:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y5
 	VMOVUPS      (R8)(DX*2), Y7
@@ -6388,9 +6824,9 @@ models52:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models52
+	JNZ          models59
 
-folded53:
+folded60:
 	VUNPCKLPS  Y4, Y3, Y5
 	VUNPCKHPS  Y4, Y3, Y4
 	VPERM2F128 $0x20, Y4, Y5, Y3
@@ -6401,11 +6837,11 @@ folded53:
 	ADDQ       $+16, DX
 	SUBQ       $+16, CX
 	CMPQ       CX, $+16
-	JGE        block50
+	JGE        block57
 
-blocksDone51:
+blocksDone58:
 	TESTQ      CX, CX
-	JZ         done43
+	JZ         done50
 	LEAQ       -64(AX)(CX*4), AX
 	VUNPCKLPS  Y2, Y1, Y0
 	VUNPCKHPS  Y2, Y1, Y2
@@ -6414,7 +6850,7 @@ blocksDone51:
 	VMOVUPS    Y1, (AX)
 	VMOVUPS    Y0, 32(AX)
 
-done43:
+done50:
 	VZEROUPPER
 	RET
 
@@ -6424,7 +6860,7 @@ TEXT ·weightedSumFloat32NativeAVX2(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVQ     dst+0(FP), AX
@@ -6467,23 +6903,29 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided8
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided9
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Y2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale8
 	VDIVPS       Y2, Y1, Y1
+	JMP          divided9
 
-divided8:
+scale8:
+	VMULPS Y2, Y1, Y1
+
+divided9:
 	VMOVAPS Y1, Y1
 
 blocks2:
 	CMPQ DX, $+64
-	JLT  blocksDone10
+	JLT  blocksDone11
 
-block9:
+block10:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh11
+	JEQ     fresh12
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -6492,9 +6934,9 @@ block9:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started12
+	JMP     started13
 
-fresh11:
+fresh12:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -6504,14 +6946,14 @@ fresh11:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started12:
+started13:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded14
+	JZ    folded15
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models13:
+models14:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y10
 	VFMADD231PS  (R9)(BX*4), Y10, Y2
@@ -6525,14 +6967,16 @@ models13:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models13
+	JNZ          models14
 
-folded14:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided15
+folded15:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided17
 	VXORPS       X10, X10, X10
 	VCVTSD2SS    divisor+56(FP), X10, X10
 	VBROADCASTSS X10, Y10
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale16
 	VDIVPS       Y10, Y2, Y2
 	VDIVPS       Y10, Y3, Y3
 	VDIVPS       Y10, Y4, Y4
@@ -6541,10 +6985,21 @@ folded14:
 	VDIVPS       Y10, Y7, Y7
 	VDIVPS       Y10, Y8, Y8
 	VDIVPS       Y10, Y9, Y9
+	JMP          divided17
 
-divided15:
+scale16:
+	VMULPS Y10, Y2, Y2
+	VMULPS Y10, Y3, Y3
+	VMULPS Y10, Y4, Y4
+	VMULPS Y10, Y5, Y5
+	VMULPS Y10, Y6, Y6
+	VMULPS Y10, Y7, Y7
+	VMULPS Y10, Y8, Y8
+	VMULPS Y10, Y9, Y9
+
+divided17:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past16
+	JNZ     past18
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
 	VMOVUPS Y4, 64(AX)
@@ -6553,9 +7008,9 @@ divided15:
 	VMOVUPS Y7, 160(AX)
 	VMOVUPS Y8, 192(AX)
 	VMOVUPS Y9, 224(AX)
-	JMP     stored17
+	JMP     stored19
 
-past16:
+past18:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
@@ -6565,37 +7020,37 @@ past16:
 	VMOVNTPS Y8, 192(AX)
 	VMOVNTPS Y9, 224(AX)
 
-stored17:
+stored19:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block9
+	JGE  block10
 
-blocksDone10:
+blocksDone11:
 	CMPQ DX, $+16
-	JLT  blocksDone19
+	JLT  blocksDone21
 
-block18:
+block20:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh20
+	JEQ     fresh22
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
-	JMP     started21
+	JMP     started23
 
-fresh20:
+fresh22:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started21:
+started23:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded23
+	JZ    folded25
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models22:
+models24:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y4
 	VFMADD231PS  (R9)(BX*4), Y4, Y2
@@ -6603,93 +7058,106 @@ models22:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models22
+	JNZ          models24
 
-folded23:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided24
+folded25:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided27
 	VXORPS       X4, X4, X4
 	VCVTSD2SS    divisor+56(FP), X4, X4
 	VBROADCASTSS X4, Y4
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale26
 	VDIVPS       Y4, Y2, Y2
 	VDIVPS       Y4, Y3, Y3
+	JMP          divided27
 
-divided24:
+scale26:
+	VMULPS Y4, Y2, Y2
+	VMULPS Y4, Y3, Y3
+
+divided27:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past25
+	JNZ     past28
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
-	JMP     stored26
+	JMP     stored29
 
-past25:
+past28:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 
-stored26:
+stored29:
 	ADDQ $+64, AX
 	ADDQ $+64, CX
 	ADDQ $+16, BX
 	SUBQ $+16, DX
 	CMPQ DX, $+16
-	JGE  block18
+	JGE  block20
 
-blocksDone19:
+blocksDone21:
 	CMPQ DX, $+8
-	JLT  blocksDone28
+	JLT  blocksDone31
 
-block27:
+block30:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh29
+	JEQ     fresh32
 	VMOVUPS (CX), Y2
-	JMP     started30
+	JMP     started33
 
-fresh29:
+fresh32:
 	VMOVAPS Y0, Y2
 
-started30:
+started33:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded32
+	JZ    folded35
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models31:
+models34:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y3
 	VFMADD231PS  (R9)(BX*4), Y3, Y2
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models31
+	JNZ          models34
 
-folded32:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+folded35:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided37
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Y3
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale36
 	VDIVPS       Y3, Y2, Y2
+	JMP          divided37
 
-divided33:
+scale36:
+	VMULPS Y3, Y2, Y2
+
+divided37:
 	VMOVUPS Y2, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+32, CX
 	ADDQ    $+8, BX
 	SUBQ    $+8, DX
 	CMPQ    DX, $+8
-	JGE     block27
+	JGE     block30
 
-blocksDone28:
+blocksDone31:
 	TESTQ   DX, DX
 	JZ      done3
 	VMOVUPS Y1, -32(AX)(DX*4)
 
 done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced34
+	JZ    fenced38
 	SFENCE
 
-fenced34:
+fenced38:
 	VZEROUPPER
 	RET
 
@@ -6698,42 +7166,6 @@ small1:
 	TESTQ   DX, DX
 	JZ      done3
 	CMPQ    DX, $0x04
-	JLT     smaller35
-	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), DI
-	TESTQ   DI, DI
-	JZ      folded37
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), SI
-
-models36:
-	MOVQ         (CX), R8
-	VBROADCASTSS (SI), Y2
-	LEAQ         (R8)(BX*4), R8
-	VMOVDQU      (R8), X1
-	VINSERTI128  $0x01, -16(R8)(DX*4), Y1, Y1
-	VFMADD231PS  Y1, Y2, Y0
-	ADDQ         $0x18, CX
-	ADDQ         $0x04, SI
-	DECQ         DI
-	JNZ          models36
-
-folded37:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided38
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
-	VDIVPS       Y1, Y0, Y0
-
-divided38:
-	VMOVDQU      X0, (AX)
-	VEXTRACTI128 $0x01, Y0, -16(AX)(DX*4)
-	VZEROUPPER
-	RET
-
-smaller35:
-	CMPQ    DX, $0x02
 	JLT     smaller39
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
@@ -6746,8 +7178,8 @@ models40:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y2
 	LEAQ         (R8)(BX*4), R8
-	VMOVQ        (R8), X1
-	VPINSRQ      $0x01, -8(R8)(DX*4), X1, X1
+	VMOVDQU      (R8), X1
+	VINSERTI128  $0x01, -16(R8)(DX*4), Y1, Y1
 	VFMADD231PS  Y1, Y2, Y0
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
@@ -6755,28 +7187,76 @@ models40:
 	JNZ          models40
 
 folded41:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided42
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided43
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale42
 	VDIVPS       Y1, Y0, Y0
+	JMP          divided43
 
-divided42:
+scale42:
+	VMULPS Y1, Y0, Y0
+
+divided43:
+	VMOVDQU      X0, (AX)
+	VEXTRACTI128 $0x01, Y0, -16(AX)(DX*4)
+	VZEROUPPER
+	RET
+
+smaller39:
+	CMPQ    DX, $0x02
+	JLT     smaller44
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), DI
+	TESTQ   DI, DI
+	JZ      folded46
+	MOVQ    x+8(FP), CX
+	MOVQ    w+16(FP), SI
+
+models45:
+	MOVQ         (CX), R8
+	VBROADCASTSS (SI), Y2
+	LEAQ         (R8)(BX*4), R8
+	VMOVQ        (R8), X1
+	VPINSRQ      $0x01, -8(R8)(DX*4), X1, X1
+	VFMADD231PS  Y1, Y2, Y0
+	ADDQ         $0x18, CX
+	ADDQ         $0x04, SI
+	DECQ         DI
+	JNZ          models45
+
+folded46:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided48
+	VXORPS       X1, X1, X1
+	VCVTSD2SS    divisor+56(FP), X1, X1
+	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale47
+	VDIVPS       Y1, Y0, Y0
+	JMP          divided48
+
+scale47:
+	VMULPS Y1, Y0, Y0
+
+divided48:
 	VMOVQ   X0, (AX)
 	VPEXTRQ $0x01, X0, -8(AX)(DX*4)
 	VZEROUPPER
 	RET
 
-smaller39:
+smaller44:
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded45
+	JZ      folded51
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models44:
+models50:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y2
 	LEAQ         (R8)(BX*4), R8
@@ -6786,17 +7266,23 @@ models44:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models44
+	JNZ          models50
 
-folded45:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided46
+folded51:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided53
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale52
 	VDIVPS       Y1, Y0, Y0
+	JMP          divided53
 
-divided46:
+scale52:
+	VMULPS Y1, Y0, Y0
+
+divided53:
 	VMOVD   X0, (AX)
 	VPEXTRD $0x01, X0, -4(AX)(DX*4)
 	VZEROUPPER
@@ -6814,36 +7300,36 @@ TEXT ·accumulateFloat32NativeAVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
 	CMPQ     CX, $+8
-	JLT      done48
+	JLT      done55
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks47
+	JZ      blocks54
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded50
+	JZ      folded57
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models49:
+models56:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y0
 	VFMADD231PS  (R9)(BX*4), Y0, Y1
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models49
+	JNZ          models56
 
-folded50:
-blocks47:
+folded57:
+blocks54:
 	CMPQ CX, $+64
-	JLT  blocksDone52
+	JLT  blocksDone59
 
-block51:
+block58:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -6854,11 +7340,11 @@ block51:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded54
+	JZ      folded61
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models53:
+models60:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y9
 	VFMADD231PS  (R8)(DX*4), Y9, Y0
@@ -6872,9 +7358,9 @@ models53:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models53
+	JNZ          models60
 
-folded54:
+folded61:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -6887,22 +7373,22 @@ folded54:
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
 	CMPQ    CX, $+64
-	JGE     block51
+	JGE     block58
 
-blocksDone52:
+blocksDone59:
 	CMPQ CX, $+16
-	JLT  blocksDone56
+	JLT  blocksDone63
 
-block55:
+block62:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded58
+	JZ      folded65
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models57:
+models64:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y3
 	VFMADD231PS  (R8)(DX*4), Y3, Y0
@@ -6910,53 +7396,53 @@ models57:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models57
+	JNZ          models64
 
-folded58:
+folded65:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block55
+	JGE     block62
 
-blocksDone56:
+blocksDone63:
 	CMPQ CX, $+8
-	JLT  blocksDone60
+	JLT  blocksDone67
 
-block59:
+block66:
 	VMOVUPS (AX), Y0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded62
+	JZ      folded69
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models61:
+models68:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y2
 	VFMADD231PS  (R8)(DX*4), Y2, Y0
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models61
+	JNZ          models68
 
-folded62:
+folded69:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block59
+	JGE     block66
 
-blocksDone60:
+blocksDone67:
 	TESTQ   CX, CX
-	JZ      done48
+	JZ      done55
 	LEAQ    -32(AX)(CX*4), AX
 	VMOVUPS Y1, (AX)
 
-done48:
+done55:
 	VZEROUPPER
 	RET
 
@@ -6966,7 +7452,7 @@ TEXT ·weightedSumFloat64WiderAVX2(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVQ     dst+0(FP), AX
@@ -7022,8 +7508,8 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided8
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided9
 	VBROADCASTSD divisor+56(FP), Y3
 	VDIVPD       Y3, Y1, Y4
 	VMOVAPD      Y4, Y5
@@ -7032,7 +7518,7 @@ folded7:
 	VDIVPD       Y3, Y2, Y2
 	VMOVAPD      Y4, Y1
 
-divided8:
+divided9:
 	VSUBPD    Y2, Y2, Y3
 	VSUBPD    Y2, Y1, Y2
 	VCMPPD    $0x03, Y3, Y3, Y3
@@ -7041,11 +7527,11 @@ divided8:
 
 blocks2:
 	CMPQ DX, $+16
-	JLT  blocksDone10
+	JLT  blocksDone11
 
-block9:
+block10:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh11
+	JEQ     fresh12
 	VMOVUPD (CX), Y2
 	VMOVUPD 65536(CX), Y3
 	VMOVUPD 32(CX), Y4
@@ -7054,9 +7540,9 @@ block9:
 	VMOVUPD 65600(CX), Y7
 	VMOVUPD 96(CX), Y8
 	VMOVUPD 65632(CX), Y9
-	JMP     started12
+	JMP     started13
 
-fresh11:
+fresh12:
 	VMOVAPS Y0, Y2
 	VXORPS  Y3, Y3, Y3
 	VMOVAPS Y0, Y4
@@ -7066,14 +7552,14 @@ fresh11:
 	VMOVAPS Y0, Y8
 	VXORPS  Y9, Y9, Y9
 
-started12:
+started13:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded14
+	JZ    folded15
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models13:
+models14:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y10
 	VMOVUPD      (R9)(BX*8), Y11
@@ -7127,11 +7613,11 @@ models13:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models13
+	JNZ          models14
 
-folded14:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided15
+folded15:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided17
 	VBROADCASTSD divisor+56(FP), Y10
 	VDIVPD       Y10, Y2, Y11
 	VMOVAPD      Y11, Y12
@@ -7158,7 +7644,7 @@ folded14:
 	VDIVPD       Y10, Y9, Y9
 	VMOVAPD      Y11, Y8
 
-divided15:
+divided17:
 	VSUBPD    Y3, Y3, Y10
 	VSUBPD    Y3, Y2, Y3
 	VCMPPD    $0x03, Y10, Y10, Y10
@@ -7176,50 +7662,50 @@ divided15:
 	VCMPPD    $0x03, Y2, Y2, Y2
 	VBLENDVPD Y2, Y8, Y6, Y6
 	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past16
+	JNZ       past18
 	VMOVUPS   Y3, (AX)
 	VMOVUPS   Y5, 32(AX)
 	VMOVUPS   Y4, 64(AX)
 	VMOVUPS   Y6, 96(AX)
-	JMP       stored17
+	JMP       stored19
 
-past16:
+past18:
 	VMOVNTPS Y3, (AX)
 	VMOVNTPS Y5, 32(AX)
 	VMOVNTPS Y4, 64(AX)
 	VMOVNTPS Y6, 96(AX)
 
-stored17:
+stored19:
 	ADDQ $+128, AX
 	ADDQ $+128, CX
 	ADDQ $+16, BX
 	SUBQ $+16, DX
 	CMPQ DX, $+16
-	JGE  block9
+	JGE  block10
 
-blocksDone10:
+blocksDone11:
 	CMPQ DX, $+4
-	JLT  blocksDone19
+	JLT  blocksDone21
 
-block18:
+block20:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh20
+	JEQ     fresh22
 	VMOVUPD (CX), Y2
 	VMOVUPD 65536(CX), Y3
-	JMP     started21
+	JMP     started23
 
-fresh20:
+fresh22:
 	VMOVAPS Y0, Y2
 	VXORPS  Y3, Y3, Y3
 
-started21:
+started23:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded23
+	JZ    folded25
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models22:
+models24:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y4
 	VMOVUPD      (R9)(BX*8), Y5
@@ -7237,11 +7723,11 @@ models22:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models22
+	JNZ          models24
 
-folded23:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided24
+folded25:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided27
 	VBROADCASTSD divisor+56(FP), Y4
 	VDIVPD       Y4, Y2, Y5
 	VMOVAPD      Y5, Y6
@@ -7250,7 +7736,7 @@ folded23:
 	VDIVPD       Y4, Y3, Y3
 	VMOVAPD      Y5, Y2
 
-divided24:
+divided27:
 	VSUBPD    Y3, Y3, Y4
 	VSUBPD    Y3, Y2, Y3
 	VCMPPD    $0x03, Y4, Y4, Y4
@@ -7261,19 +7747,19 @@ divided24:
 	ADDQ      $+4, BX
 	SUBQ      $+4, DX
 	CMPQ      DX, $+4
-	JGE       block18
+	JGE       block20
 
-blocksDone19:
+blocksDone21:
 	TESTQ   DX, DX
 	JZ      done3
 	VMOVUPS Y1, -32(AX)(DX*8)
 
 done3:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced25
+	JZ    fenced28
 	SFENCE
 
-fenced25:
+fenced28:
 	VZEROUPPER
 	RET
 
@@ -7282,16 +7768,16 @@ small1:
 	TESTQ   DX, DX
 	JZ      done3
 	CMPQ    DX, $0x02
-	JLT     smaller26
+	JLT     smaller29
 	VMOVAPS Y0, Y0
 	VXORPS  Y2, Y2, Y2
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded28
+	JZ      folded31
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models27:
+models30:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y3
 	LEAQ         (R8)(BX*8), R8
@@ -7312,11 +7798,11 @@ models27:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models27
+	JNZ          models30
 
-folded28:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided29
+folded31:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided33
 	VBROADCASTSD divisor+56(FP), Y1
 	VDIVPD       Y1, Y0, Y3
 	VMOVAPD      Y3, Y4
@@ -7325,7 +7811,7 @@ folded28:
 	VDIVPD       Y1, Y2, Y2
 	VMOVAPD      Y3, Y0
 
-divided29:
+divided33:
 	VSUBPD       Y2, Y2, Y1
 	VSUBPD       Y2, Y0, Y2
 	VCMPPD       $0x03, Y1, Y1, Y1
@@ -7335,16 +7821,16 @@ divided29:
 	VZEROUPPER
 	RET
 
-smaller26:
+smaller29:
 	VMOVAPS Y0, Y0
 	VXORPS  Y2, Y2, Y2
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded32
+	JZ      folded36
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models31:
+models35:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y3
 	LEAQ         (R8)(BX*8), R8
@@ -7365,11 +7851,11 @@ models31:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models31
+	JNZ          models35
 
-folded32:
-	TESTQ        $0x00000002, flags+64(FP)
-	JZ           divided33
+folded36:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided38
 	VBROADCASTSD divisor+56(FP), Y1
 	VDIVPD       Y1, Y0, Y3
 	VMOVAPD      Y3, Y4
@@ -7378,7 +7864,7 @@ folded32:
 	VDIVPD       Y1, Y2, Y2
 	VMOVAPD      Y3, Y0
 
-divided33:
+divided38:
 	VSUBPD    Y2, Y2, Y1
 	VSUBPD    Y2, Y0, Y2
 	VCMPPD    $0x03, Y1, Y1, Y1
@@ -7400,11 +7886,11 @@ TEXT ·accumulateFloat64WiderAVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     CX, $+4
-	JLT      done35
+	JLT      done40
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, CX
-	JZ      blocks34
+	JZ      blocks39
 	LEAQ    -4(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
@@ -7412,11 +7898,11 @@ TEXT ·accumulateFloat64WiderAVX2(SB), NOSPLIT, $0-48
 	VMOVUPD 65536(SI), Y2
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded37
+	JZ      folded42
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models36:
+models41:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y0
 	VMOVUPD      (R9)(BX*8), Y3
@@ -7434,14 +7920,14 @@ models36:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models36
+	JNZ          models41
 
-folded37:
-blocks34:
+folded42:
+blocks39:
 	CMPQ CX, $+16
-	JLT  blocksDone39
+	JLT  blocksDone44
 
-block38:
+block43:
 	VMOVUPD (AX), Y0
 	VMOVUPD 65536(AX), Y3
 	VMOVUPD 32(AX), Y4
@@ -7452,11 +7938,11 @@ block38:
 	VMOVUPD 65632(AX), Y9
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded41
+	JZ      folded46
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models40:
+models45:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y10
 	VMOVUPD      (R8)(DX*8), Y11
@@ -7510,9 +7996,9 @@ models40:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models40
+	JNZ          models45
 
-folded41:
+folded46:
 	VMOVUPD Y0, (AX)
 	VMOVUPD Y3, 65536(AX)
 	VMOVUPD Y4, 32(AX)
@@ -7525,22 +8011,22 @@ folded41:
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block38
+	JGE     block43
 
-blocksDone39:
+blocksDone44:
 	CMPQ CX, $+4
-	JLT  blocksDone43
+	JLT  blocksDone48
 
-block42:
+block47:
 	VMOVUPD (AX), Y0
 	VMOVUPD 65536(AX), Y3
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded45
+	JZ      folded50
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models44:
+models49:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y4
 	VMOVUPD      (R8)(DX*8), Y5
@@ -7558,24 +8044,24 @@ models44:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models44
+	JNZ          models49
 
-folded45:
+folded50:
 	VMOVUPD Y0, (AX)
 	VMOVUPD Y3, 65536(AX)
 	ADDQ    $+32, AX
 	ADDQ    $+4, DX
 	SUBQ    $+4, CX
 	CMPQ    CX, $+4
-	JGE     block42
+	JGE     block47
 
-blocksDone43:
+blocksDone48:
 	TESTQ   CX, CX
-	JZ      done35
+	JZ      done40
 	LEAQ    -32(AX)(CX*8), AX
 	VMOVUPD Y1, (AX)
 	VMOVUPD Y2, 65536(AX)
 
-done35:
+done40:
 	VZEROUPPER
 	RET

@@ -9,7 +9,7 @@ TEXT ·weightedSumFloat32NEON(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVD  dst+0(FP), R0
@@ -62,9 +62,15 @@ lastModels:
 	CBNZ    R10, lastModels
 
 lastFolded:
+	TBNZ $2, R7, lastScale
 	TBZ  $1, R7, lastDivided
 	WORD $0x6e7cfc00         // fdiv v0.2d, v0.2d, v28.2d
 	WORD $0x6e7cfc21         // fdiv v1.2d, v1.2d, v28.2d
+	JMP  lastDivided
+
+lastScale:
+	WORD $0x6e7cdc00 // fmul v0.2d, v0.2d, v28.2d
+	WORD $0x6e7cdc21 // fmul v1.2d, v1.2d, v28.2d
 
 lastDivided:
 	WORD $0x0e616800     // fcvtn v0.2s, v0.2d
@@ -127,6 +133,7 @@ blockModels:
 	CBNZ    R10, blockModels
 
 blockFolded:
+	TBNZ $2, R7, blockScale
 	TBZ  $1, R7, blockDivided
 	WORD $0x6e7cfc00          // fdiv v0.2d, v0.2d, v28.2d
 	WORD $0x6e7cfc21          // fdiv v1.2d, v1.2d, v28.2d
@@ -136,6 +143,17 @@ blockFolded:
 	WORD $0x6e7cfca5          // fdiv v5.2d, v5.2d, v28.2d
 	WORD $0x6e7cfcc6          // fdiv v6.2d, v6.2d, v28.2d
 	WORD $0x6e7cfce7          // fdiv v7.2d, v7.2d, v28.2d
+	JMP  blockDivided
+
+blockScale:
+	WORD $0x6e7cdc00 // fmul v0.2d, v0.2d, v28.2d
+	WORD $0x6e7cdc21 // fmul v1.2d, v1.2d, v28.2d
+	WORD $0x6e7cdc42 // fmul v2.2d, v2.2d, v28.2d
+	WORD $0x6e7cdc63 // fmul v3.2d, v3.2d, v28.2d
+	WORD $0x6e7cdc84 // fmul v4.2d, v4.2d, v28.2d
+	WORD $0x6e7cdca5 // fmul v5.2d, v5.2d, v28.2d
+	WORD $0x6e7cdcc6 // fmul v6.2d, v6.2d, v28.2d
+	WORD $0x6e7cdce7 // fmul v7.2d, v7.2d, v28.2d
 
 blockDivided:
 	WORD $0x0e616800       // fcvtn v0.2s, v0.2d
@@ -196,9 +214,15 @@ vectorModels:
 	CBNZ    R10, vectorModels
 
 vectorFolded:
+	TBNZ $2, R7, vectorScale
 	TBZ  $1, R7, vectorDivided
 	WORD $0x6e7cfc00           // fdiv v0.2d, v0.2d, v28.2d
 	WORD $0x6e7cfc21           // fdiv v1.2d, v1.2d, v28.2d
+	JMP  vectorDivided
+
+vectorScale:
+	WORD $0x6e7cdc00 // fmul v0.2d, v0.2d, v28.2d
+	WORD $0x6e7cdc21 // fmul v1.2d, v1.2d, v28.2d
 
 vectorDivided:
 	WORD  $0x0e616800 // fcvtn v0.2s, v0.2d
@@ -256,9 +280,15 @@ small2Models:
 	CBNZ    R10, small2Models
 
 small2Folded:
+	TBNZ $2, R7, small2Scale
 	TBZ  $1, R7, small2Divided
 	WORD $0x6e7cfc00           // fdiv v0.2d, v0.2d, v28.2d
 	WORD $0x6e7cfc21           // fdiv v1.2d, v1.2d, v28.2d
+	JMP  small2Divided
+
+small2Scale:
+	WORD $0x6e7cdc00 // fmul v0.2d, v0.2d, v28.2d
+	WORD $0x6e7cdc21 // fmul v1.2d, v1.2d, v28.2d
 
 small2Divided:
 	WORD  $0x0e616800     // fcvtn v0.2s, v0.2d
@@ -296,8 +326,13 @@ small1Models:
 	CBNZ    R10, small1Models
 
 small1Folded:
+	TBNZ $2, R7, small1Scale
 	TBZ  $1, R7, small1Divided
 	WORD $0x6e7cfc00           // fdiv v0.2d, v0.2d, v28.2d
+	JMP  small1Divided
+
+small1Scale:
+	WORD $0x6e7cdc00 // fmul v0.2d, v0.2d, v28.2d
 
 small1Divided:
 	WORD  $0x0e616800 // fcvtn v0.2s, v0.2d
@@ -503,7 +538,7 @@ TEXT ·weightedSumFloat64NEON(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVD  dst+0(FP), R0
@@ -552,8 +587,13 @@ lastModels:
 	CBNZ    R10, lastModels
 
 lastFolded:
+	TBNZ $2, R7, lastScale
 	TBZ  $1, R7, lastDivided
 	WORD $0x6e7cfc00         // fdiv v0.2d, v0.2d, v28.2d
+	JMP  lastDivided
+
+lastScale:
+	WORD $0x6e7cdc00 // fmul v0.2d, v0.2d, v28.2d
 
 lastDivided:
 	VMOV V0.B16, V25.B16
@@ -608,6 +648,7 @@ blockModels:
 	CBNZ    R10, blockModels
 
 blockFolded:
+	TBNZ $2, R7, blockScale
 	TBZ  $1, R7, blockDivided
 	WORD $0x6e7cfc00          // fdiv v0.2d, v0.2d, v28.2d
 	WORD $0x6e7cfc21          // fdiv v1.2d, v1.2d, v28.2d
@@ -617,6 +658,17 @@ blockFolded:
 	WORD $0x6e7cfca5          // fdiv v5.2d, v5.2d, v28.2d
 	WORD $0x6e7cfcc6          // fdiv v6.2d, v6.2d, v28.2d
 	WORD $0x6e7cfce7          // fdiv v7.2d, v7.2d, v28.2d
+	JMP  blockDivided
+
+blockScale:
+	WORD $0x6e7cdc00 // fmul v0.2d, v0.2d, v28.2d
+	WORD $0x6e7cdc21 // fmul v1.2d, v1.2d, v28.2d
+	WORD $0x6e7cdc42 // fmul v2.2d, v2.2d, v28.2d
+	WORD $0x6e7cdc63 // fmul v3.2d, v3.2d, v28.2d
+	WORD $0x6e7cdc84 // fmul v4.2d, v4.2d, v28.2d
+	WORD $0x6e7cdca5 // fmul v5.2d, v5.2d, v28.2d
+	WORD $0x6e7cdcc6 // fmul v6.2d, v6.2d, v28.2d
+	WORD $0x6e7cdce7 // fmul v7.2d, v7.2d, v28.2d
 
 blockDivided:
 	TBZ  $0, R7, blockKeep
@@ -669,8 +721,13 @@ vectorModels:
 	CBNZ    R10, vectorModels
 
 vectorFolded:
+	TBNZ $2, R7, vectorScale
 	TBZ  $1, R7, vectorDivided
 	WORD $0x6e7cfc00           // fdiv v0.2d, v0.2d, v28.2d
+	JMP  vectorDivided
+
+vectorScale:
+	WORD $0x6e7cdc00 // fmul v0.2d, v0.2d, v28.2d
 
 vectorDivided:
 	FMOVQ F0, (R0)
@@ -716,8 +773,13 @@ small1Models:
 	CBNZ    R10, small1Models
 
 small1Folded:
+	TBNZ $2, R7, small1Scale
 	TBZ  $1, R7, small1Divided
 	WORD $0x6e7cfc00           // fdiv v0.2d, v0.2d, v28.2d
+	JMP  small1Divided
+
+small1Scale:
+	WORD $0x6e7cdc00 // fmul v0.2d, v0.2d, v28.2d
 
 small1Divided:
 	FMOVD F0, (R0)
@@ -874,7 +936,7 @@ TEXT ·weightedSumFloat16NEON(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVD   dst+0(FP), R0
@@ -928,9 +990,15 @@ lastModels:
 	CBNZ    R10, lastModels
 
 lastFolded:
+	TBNZ $2, R7, lastScale
 	TBZ  $1, R7, lastDivided
 	WORD $0x6e3cfc00         // fdiv v0.4s, v0.4s, v28.4s
 	WORD $0x6e3cfc21         // fdiv v1.4s, v1.4s, v28.4s
+	JMP  lastDivided
+
+lastScale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
 
 lastDivided:
 	WORD $0x0e216800     // fcvtn v0.4h, v0.4s
@@ -993,6 +1061,7 @@ blockModels:
 	CBNZ    R10, blockModels
 
 blockFolded:
+	TBNZ $2, R7, blockScale
 	TBZ  $1, R7, blockDivided
 	WORD $0x6e3cfc00          // fdiv v0.4s, v0.4s, v28.4s
 	WORD $0x6e3cfc21          // fdiv v1.4s, v1.4s, v28.4s
@@ -1002,6 +1071,17 @@ blockFolded:
 	WORD $0x6e3cfca5          // fdiv v5.4s, v5.4s, v28.4s
 	WORD $0x6e3cfcc6          // fdiv v6.4s, v6.4s, v28.4s
 	WORD $0x6e3cfce7          // fdiv v7.4s, v7.4s, v28.4s
+	JMP  blockDivided
+
+blockScale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
+	WORD $0x6e3cdc42 // fmul v2.4s, v2.4s, v28.4s
+	WORD $0x6e3cdc63 // fmul v3.4s, v3.4s, v28.4s
+	WORD $0x6e3cdc84 // fmul v4.4s, v4.4s, v28.4s
+	WORD $0x6e3cdca5 // fmul v5.4s, v5.4s, v28.4s
+	WORD $0x6e3cdcc6 // fmul v6.4s, v6.4s, v28.4s
+	WORD $0x6e3cdce7 // fmul v7.4s, v7.4s, v28.4s
 
 blockDivided:
 	WORD $0x0e216800       // fcvtn v0.4h, v0.4s
@@ -1062,9 +1142,15 @@ vectorModels:
 	CBNZ    R10, vectorModels
 
 vectorFolded:
+	TBNZ $2, R7, vectorScale
 	TBZ  $1, R7, vectorDivided
 	WORD $0x6e3cfc00           // fdiv v0.4s, v0.4s, v28.4s
 	WORD $0x6e3cfc21           // fdiv v1.4s, v1.4s, v28.4s
+	JMP  vectorDivided
+
+vectorScale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
 
 vectorDivided:
 	WORD  $0x0e216800 // fcvtn v0.4h, v0.4s
@@ -1122,9 +1208,15 @@ small4Models:
 	CBNZ    R10, small4Models
 
 small4Folded:
+	TBNZ $2, R7, small4Scale
 	TBZ  $1, R7, small4Divided
 	WORD $0x6e3cfc00           // fdiv v0.4s, v0.4s, v28.4s
 	WORD $0x6e3cfc21           // fdiv v1.4s, v1.4s, v28.4s
+	JMP  small4Divided
+
+small4Scale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
 
 small4Divided:
 	WORD  $0x0e216800     // fcvtn v0.4h, v0.4s
@@ -1168,8 +1260,13 @@ small2Models:
 	CBNZ    R10, small2Models
 
 small2Folded:
+	TBNZ $2, R7, small2Scale
 	TBZ  $1, R7, small2Divided
 	WORD $0x6e3cfc00           // fdiv v0.4s, v0.4s, v28.4s
+	JMP  small2Divided
+
+small2Scale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
 
 small2Divided:
 	WORD  $0x0e216800     // fcvtn v0.4h, v0.4s
@@ -1207,8 +1304,13 @@ small1Models:
 	CBNZ    R10, small1Models
 
 small1Folded:
+	TBNZ $2, R7, small1Scale
 	TBZ  $1, R7, small1Divided
 	WORD $0x6e3cfc00           // fdiv v0.4s, v0.4s, v28.4s
+	JMP  small1Divided
+
+small1Scale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
 
 small1Divided:
 	WORD $0x0e216800   // fcvtn v0.4h, v0.4s
@@ -1447,7 +1549,7 @@ TEXT ·weightedSumBFloat16NEON(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVD   dst+0(FP), R0
@@ -1507,9 +1609,15 @@ lastModels:
 	CBNZ    R10, lastModels
 
 lastFolded:
+	TBNZ $2, R7, lastScale
 	TBZ  $1, R7, lastDivided
 	WORD $0x6e3cfc00         // fdiv v0.4s, v0.4s, v28.4s
 	WORD $0x6e3cfc21         // fdiv v1.4s, v1.4s, v28.4s
+	JMP  lastDivided
+
+lastScale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
 
 lastDivided:
 	VADD  V30.S4, V0.S4, V8.S4
@@ -1583,6 +1691,7 @@ blockModels:
 	CBNZ    R10, blockModels
 
 blockFolded:
+	TBNZ $2, R7, blockScale
 	TBZ  $1, R7, blockDivided
 	WORD $0x6e3cfc00          // fdiv v0.4s, v0.4s, v28.4s
 	WORD $0x6e3cfc21          // fdiv v1.4s, v1.4s, v28.4s
@@ -1592,6 +1701,17 @@ blockFolded:
 	WORD $0x6e3cfca5          // fdiv v5.4s, v5.4s, v28.4s
 	WORD $0x6e3cfcc6          // fdiv v6.4s, v6.4s, v28.4s
 	WORD $0x6e3cfce7          // fdiv v7.4s, v7.4s, v28.4s
+	JMP  blockDivided
+
+blockScale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
+	WORD $0x6e3cdc42 // fmul v2.4s, v2.4s, v28.4s
+	WORD $0x6e3cdc63 // fmul v3.4s, v3.4s, v28.4s
+	WORD $0x6e3cdc84 // fmul v4.4s, v4.4s, v28.4s
+	WORD $0x6e3cdca5 // fmul v5.4s, v5.4s, v28.4s
+	WORD $0x6e3cdcc6 // fmul v6.4s, v6.4s, v28.4s
+	WORD $0x6e3cdce7 // fmul v7.4s, v7.4s, v28.4s
 
 blockDivided:
 	VADD  V30.S4, V0.S4, V8.S4
@@ -1696,9 +1816,15 @@ vectorModels:
 	CBNZ    R10, vectorModels
 
 vectorFolded:
+	TBNZ $2, R7, vectorScale
 	TBZ  $1, R7, vectorDivided
 	WORD $0x6e3cfc00           // fdiv v0.4s, v0.4s, v28.4s
 	WORD $0x6e3cfc21           // fdiv v1.4s, v1.4s, v28.4s
+	JMP  vectorDivided
+
+vectorScale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
 
 vectorDivided:
 	VADD  V30.S4, V0.S4, V8.S4
@@ -1767,9 +1893,15 @@ small4Models:
 	CBNZ    R10, small4Models
 
 small4Folded:
+	TBNZ $2, R7, small4Scale
 	TBZ  $1, R7, small4Divided
 	WORD $0x6e3cfc00           // fdiv v0.4s, v0.4s, v28.4s
 	WORD $0x6e3cfc21           // fdiv v1.4s, v1.4s, v28.4s
+	JMP  small4Divided
+
+small4Scale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
 
 small4Divided:
 	VADD  V30.S4, V0.S4, V8.S4
@@ -1824,8 +1956,13 @@ small2Models:
 	CBNZ    R10, small2Models
 
 small2Folded:
+	TBNZ $2, R7, small2Scale
 	TBZ  $1, R7, small2Divided
 	WORD $0x6e3cfc00           // fdiv v0.4s, v0.4s, v28.4s
+	JMP  small2Divided
+
+small2Scale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
 
 small2Divided:
 	VADD  V30.S4, V0.S4, V8.S4
@@ -1869,8 +2006,13 @@ small1Models:
 	CBNZ    R10, small1Models
 
 small1Folded:
+	TBNZ $2, R7, small1Scale
 	TBZ  $1, R7, small1Divided
 	WORD $0x6e3cfc00           // fdiv v0.4s, v0.4s, v28.4s
+	JMP  small1Divided
+
+small1Scale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
 
 small1Divided:
 	VADD  V30.S4, V0.S4, V8.S4
@@ -2121,7 +2263,7 @@ TEXT ·weightedSumFloat32NativeNEON(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
-	// 	if flags&divide != 0 { a /= divisor }
+	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
 	MOVD   dst+0(FP), R0
@@ -2171,8 +2313,13 @@ lastModels:
 	CBNZ    R10, lastModels
 
 lastFolded:
+	TBNZ $2, R7, lastScale
 	TBZ  $1, R7, lastDivided
 	WORD $0x6e3cfc00         // fdiv v0.4s, v0.4s, v28.4s
+	JMP  lastDivided
+
+lastScale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
 
 lastDivided:
 	VMOV V0.B16, V25.B16
@@ -2227,6 +2374,7 @@ blockModels:
 	CBNZ    R10, blockModels
 
 blockFolded:
+	TBNZ $2, R7, blockScale
 	TBZ  $1, R7, blockDivided
 	WORD $0x6e3cfc00          // fdiv v0.4s, v0.4s, v28.4s
 	WORD $0x6e3cfc21          // fdiv v1.4s, v1.4s, v28.4s
@@ -2236,6 +2384,17 @@ blockFolded:
 	WORD $0x6e3cfca5          // fdiv v5.4s, v5.4s, v28.4s
 	WORD $0x6e3cfcc6          // fdiv v6.4s, v6.4s, v28.4s
 	WORD $0x6e3cfce7          // fdiv v7.4s, v7.4s, v28.4s
+	JMP  blockDivided
+
+blockScale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
+	WORD $0x6e3cdc42 // fmul v2.4s, v2.4s, v28.4s
+	WORD $0x6e3cdc63 // fmul v3.4s, v3.4s, v28.4s
+	WORD $0x6e3cdc84 // fmul v4.4s, v4.4s, v28.4s
+	WORD $0x6e3cdca5 // fmul v5.4s, v5.4s, v28.4s
+	WORD $0x6e3cdcc6 // fmul v6.4s, v6.4s, v28.4s
+	WORD $0x6e3cdce7 // fmul v7.4s, v7.4s, v28.4s
 
 blockDivided:
 	TBZ  $0, R7, blockKeep
@@ -2288,8 +2447,13 @@ vectorModels:
 	CBNZ    R10, vectorModels
 
 vectorFolded:
+	TBNZ $2, R7, vectorScale
 	TBZ  $1, R7, vectorDivided
 	WORD $0x6e3cfc00           // fdiv v0.4s, v0.4s, v28.4s
+	JMP  vectorDivided
+
+vectorScale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
 
 vectorDivided:
 	FMOVQ F0, (R0)
@@ -2341,8 +2505,13 @@ small2Models:
 	CBNZ    R10, small2Models
 
 small2Folded:
+	TBNZ $2, R7, small2Scale
 	TBZ  $1, R7, small2Divided
 	WORD $0x6e3cfc00           // fdiv v0.4s, v0.4s, v28.4s
+	JMP  small2Divided
+
+small2Scale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
 
 small2Divided:
 	ADD   R13<<2, R0, R14
@@ -2377,8 +2546,13 @@ small1Models:
 	CBNZ    R10, small1Models
 
 small1Folded:
+	TBNZ $2, R7, small1Scale
 	TBZ  $1, R7, small1Divided
 	WORD $0x6e3cfc00           // fdiv v0.4s, v0.4s, v28.4s
+	JMP  small1Divided
+
+small1Scale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
 
 small1Divided:
 	FMOVS F0, (R0)

@@ -19,7 +19,7 @@ const genericBlock = 64
 //	for i := range n {
 //		a := −0 or, if acc != nil, acc[i]
 //		for k := range models { a = fma(w[k], x[k][offset+i], a) }
-//		if flags&divide != 0 { a /= divisor }
+//		if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 //		dst[i] = round(a)
 //	}
 func weightedSumGeneric(kind implementation.Kind, dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int) {
@@ -36,6 +36,8 @@ func weightedSumGeneric(kind implementation.Kind, dst, x, w, acc unsafe.Pointer,
 		}
 		if flags&divide != 0 {
 			a.divide(kind, divisor, m)
+		} else if flags&scale != 0 {
+			a.divide(kind, 1/divisor, m) // a power of two: exact, and the same bits
 		}
 		a.round(kind, dst, i, m)
 	}

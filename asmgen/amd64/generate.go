@@ -28,6 +28,7 @@ import (
 const (
 	flagStream  = 1
 	flagDivide  = 2
+	flagScale   = 4
 	widerStride = 64 << 10 // bytes from a tile's sums to their compensations
 	sliceHeader = 24       // bytes from one model's slice header to the next
 )
@@ -236,10 +237,10 @@ func (g *generator) foldVectors(as []accumulator, index reg.Register) {
 	})
 }
 
-// divideAll divides accumulators by the divisor if the call says so.
+// divideAll divides accumulators by the divisor, or multiplies them with it, if the call says so.
 func (g *generator) divideAll(as []accumulator) {
-	done := g.label("divided")
-	g.TESTQ(U32(flagDivide), g.param("flags"))
+	scale, done := g.label("scale"), g.label("divided")
+	g.TESTQ(U32(flagDivide|flagScale), g.param("flags"))
 	g.JZ(LabelRef(done))
 	divisor := g.vec()
 	if g.accumulatorSize() == 8 {
@@ -250,10 +251,32 @@ func (g *generator) divideAll(as []accumulator) {
 		g.VCVTSD2SS(g.param("divisor"), x, x)
 		g.VBROADCASTSS(x, divisor)
 	}
+	if _, pair := g.kind.(float64Wider); !pair {
+		g.TESTQ(U32(flagScale), g.param("flags"))
+		g.JNZ(LabelRef(scale))
+	}
 	for _, a := range as {
 		g.divide(g, a, divisor)
 	}
+	if _, pair := g.kind.(float64Wider); !pair {
+		g.JMP(LabelRef(done))
+		g.Label(scale)
+		for _, a := range as {
+			for _, r := range a {
+				g.scale(r, divisor)
+			}
+		}
+	}
 	g.Label(done)
+}
+
+// scale multiplies one register of an accumulator.
+func (g *generator) scale(r, factor reg.VecVirtual) {
+	if g.accumulatorSize() == 8 {
+		g.VMULPD(factor, r, r)
+	} else {
+		g.VMULPS(factor, r, r)
+	}
 }
 
 // storeAll rounds accumulators and stores the elements, past the caches if the call says so. Vectors of elements that
@@ -326,7 +349,7 @@ func (g *generator) signBits(v reg.VecVirtual) {
 //	for i := range n {
 //		a := −0 or, if acc != nil, acc[i]
 //		for k := range models { a = fma(w[k], x[k][offset+i], a) }
-//		if flags&divide != 0 { a /= divisor }
+//		if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 //		dst[i] = round(a)
 //	}
 func (g *generator) weightedSum() {
@@ -338,7 +361,7 @@ func (g *generator) weightedSum() {
 		"for i := range n {",
 		"	a := −0 or, if acc != nil, acc[i]",
 		"	for k := range models { a = fma(w[k], x[k][offset+i], a) }",
-		"	if flags&divide != 0 { a /= divisor }",
+		"	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }",
 		"	dst[i] = round(a)",
 		"}",
 	)

@@ -22,6 +22,7 @@ var (
 var encodings = map[string]encoding{
 	"fadd v%d.2d, v%d.2d, v%d.2d":  {0x4e60d400, three},
 	"fsub v%d.2d, v%d.2d, v%d.2d":  {0x4ee0d400, three},
+	"fmul v%d.4s, v%d.4s, v%d.4s":  {0x6e20dc00, three},
 	"fmul v%d.2d, v%d.2d, v%d.2d":  {0x6e60dc00, three},
 	"fdiv v%d.2d, v%d.2d, v%d.2d":  {0x6e60fc00, three},
 	"fdiv v%d.4s, v%d.4s, v%d.4s":  {0x6e20fc00, three},

@@ -1,5 +1,7 @@
 package neon
 
+import "fmt"
+
 // foldDoc is what folding one model does to an accumulator.
 func (k kind) foldDoc() []string {
 	switch {
@@ -62,20 +64,29 @@ func (g *generator) foldPairs(p part) {
 	all(func(v int) { g.op("VMOV", "V%d.B16, V%d.B16", s+v, h+v) })
 }
 
-// divide divides the accumulators of p by the divisor if the call says so.
+// divide divides the accumulators of p by the divisor, or multiplies them with it, if the call says so.
 func (g *generator) divide(p part) {
-	g.op("TBZ", "$%d, R%d, %sDivided", flagDivide, flags, p.name)
 	if g.pair {
+		g.op("TBZ", "$%d, R%d, %sDivided", flagDivide, flags, p.name)
 		g.dividePairs(p)
-	} else {
+		g.label(p.name + "Divided")
+		return
+	}
+	arrangement := "%d.2d"
+	if g.accumulator == 4 {
+		arrangement = "%d.4s"
+	}
+	each := func(operation string) {
 		for r := range g.used(p) {
-			if g.accumulator == 4 {
-				g.word("fdiv v%d.4s, v%d.4s, v%d.4s", r, r, divisor)
-			} else {
-				g.word("fdiv v%d.2d, v%d.2d, v%d.2d", r, r, divisor)
-			}
+			g.word(fmt.Sprintf("%s v%[2]s, v%[2]s, v%[2]s", operation, arrangement), r, r, divisor)
 		}
 	}
+	g.op("TBNZ", "$%d, R%d, %sScale", flagScale, flags, p.name)
+	g.op("TBZ", "$%d, R%d, %sDivided", flagDivide, flags, p.name)
+	each("fdiv")
+	g.op("JMP", "%sDivided", p.name)
+	g.label(p.name + "Scale")
+	each("fmul")
 	g.label(p.name + "Divided")
 }
 

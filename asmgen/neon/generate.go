@@ -27,6 +27,7 @@ import (
 const (
 	flagStream  = 0        // bit number
 	flagDivide  = 1        // bit number
+	flagScale   = 2        // bit number
 	widerStride = 64 << 10 // bytes from a tile's sums to their compensations
 	sliceHeader = 24       // bytes from one model's slice header to the next
 )
@@ -105,7 +106,7 @@ func weightedSum(g *generator) {
 		"for i := range n {",
 		"	a := −0 or, if acc != nil, acc[i]",
 		"	for k := range models { a = fma(w[k], x[k][offset+i], a) }",
-		"	if flags&divide != 0 { a /= divisor }",
+		"	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }",
 		"	dst[i] = round(a)",
 		"}",
 	}
