@@ -8,9 +8,17 @@ import (
 	"github.com/modelavg/modelavg/internal/implementation"
 )
 
+// chosen returns the implementation for kind, in a call with these flags.
+func chosen(kind implementation.Kind, flags int) implementation.Implementation {
+	if flags&large != 0 {
+		return implementation.ChosenPast[kind]
+	}
+	return implementation.Chosen[kind]
+}
+
 // weightedSumBlock runs weightedSumGeneric's loop on the implementation chosen for kind.
 func weightedSumBlock(kind implementation.Kind, dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int) {
-	impl := implementation.Chosen[kind]
+	impl := chosen(kind, flags)
 	if acc != nil && n < vectorElements(kind, impl) {
 		impl = implementation.Generic
 	}
@@ -50,9 +58,10 @@ func weightedSumBlock(kind implementation.Kind, dst, x, w, acc unsafe.Pointer, n
 	}
 }
 
-// accumulateBlock runs accumulateGeneric's loop on the implementation chosen for kind.
-func accumulateBlock(kind implementation.Kind, acc, x, w unsafe.Pointer, n, models, offset int) {
-	impl := implementation.Chosen[kind]
+// accumulateBlock runs accumulateGeneric's loop on the implementation chosen for kind. The flags are those of the
+// weighted sum that it is a part of.
+func accumulateBlock(kind implementation.Kind, acc, x, w unsafe.Pointer, n, models, offset, flags int) {
+	impl := chosen(kind, flags)
 	if n < vectorElements(kind, impl) {
 		impl = implementation.Generic
 	}

@@ -32,7 +32,7 @@ func weightedSumBlock(kind implementation.Kind, dst, x, w, acc unsafe.Pointer, n
 }
 
 // accumulateBlock runs accumulateGeneric's loop on the implementation chosen for kind.
-func accumulateBlock(kind implementation.Kind, acc, x, w unsafe.Pointer, n, models, offset int) {
+func accumulateBlock(kind implementation.Kind, acc, x, w unsafe.Pointer, n, models, offset, _ int) {
 	switch implementation.Chosen[kind] {
 	case implementation.NEON:
 		switch kind {

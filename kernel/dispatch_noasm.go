@@ -12,6 +12,6 @@ func weightedSumBlock(kind implementation.Kind, dst, x, w, acc unsafe.Pointer, n
 	weightedSumGeneric(kind, dst, x, w, acc, n, models, offset, divisor, flags)
 }
 
-func accumulateBlock(kind implementation.Kind, acc, x, w unsafe.Pointer, n, models, offset int) {
+func accumulateBlock(kind implementation.Kind, acc, x, w unsafe.Pointer, n, models, offset, _ int) {
 	accumulateGeneric(kind, acc, x, w, n, models, offset)
 }

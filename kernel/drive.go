@@ -22,6 +22,7 @@ const (
 	stream = 1 << iota // store past the caches; dst is aligned to streamAlign
 	divide             // divide by the divisor before rounding
 	scale              // multiply by the divisor before rounding, not for Float64Wider
+	large              // a part of a call that moves more bytes than the caches hold; changes nothing but the choice
 )
 
 const (
@@ -33,7 +34,7 @@ const (
 	streamAlign = 64                           // bytes
 )
 
-// streamThreshold is the number of bytes read and written by a call from which non-temporal stores pay.
+// streamThreshold is the number of bytes read and written by a call from which it is large, and non-temporal stores pay.
 var streamThreshold = max(lastLevelCache(), 8<<20)
 
 func lastLevelCache() int {
@@ -150,19 +151,21 @@ func weightedSum(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n,
 		return
 	}
 	first := 0
-	if streams(kind, dst, x, n, models) {
-		head := min(n, int(-uintptr(dst)&(streamAlign-1))/size)
-		weightedSumRange(kind, dst, x, w, 0, head, models, divisor, flags)
-		first, flags = head, flags|stream
+	if n >= streamThreshold/size/(models+1) {
+		flags |= large
+		if streams(kind, dst, x, models) {
+			head := min(n, int(-uintptr(dst)&(streamAlign-1))/size)
+			weightedSumRange(kind, dst, x, w, 0, head, models, divisor, flags)
+			first, flags = head, flags|stream
+		}
 	}
 	weightedSumRange(kind, dst, x, w, first, n, models, divisor, flags)
 }
 
-// streams reports whether a call is to store past the caches: it moves more bytes than they hold, and dst is none of the
-// models, so that nobody has its lines in a cache yet.
-func streams(kind implementation.Kind, dst, x unsafe.Pointer, n, models int) bool {
-	size := elementSize(kind)
-	if n < streamThreshold/size/(models+1) || uintptr(dst)&uintptr(size-1) != 0 {
+// streams reports whether a large call is to store past the caches: dst is none of the models, so that nobody has its
+// lines in a cache yet, and can be aligned.
+func streams(kind implementation.Kind, dst, x unsafe.Pointer, models int) bool {
+	if uintptr(dst)&uintptr(elementSize(kind)-1) != 0 {
 		return false
 	}
 	for k := range models {
@@ -201,7 +204,7 @@ func weightedSumTiles(kind implementation.Kind, dst, x unsafe.Pointer, w *float6
 		t.clear(kind, n)
 		k := 0
 		for ; models-k > group; k += group {
-			accumulateBlock(kind, acc, unsafe.Add(x, k*sliceHeader), narrow.group(kind, w, k, group), n, group, i)
+			accumulateBlock(kind, acc, unsafe.Add(x, k*sliceHeader), narrow.group(kind, w, k, group), n, group, i, flags)
 		}
 		rest := models - k
 		weightedSumBlock(kind, unsafe.Add(dst, i*size), unsafe.Add(x, k*sliceHeader), narrow.group(kind, w, k, rest),
@@ -214,7 +217,7 @@ func accumulate(kind implementation.Kind, acc, x unsafe.Pointer, w float64, n in
 	var narrow weights
 	weight := narrow.group(kind, &w, 0, 1)
 	for i := 0; i < n; i += chunkBytes / 8 {
-		accumulateBlock(kind, unsafe.Add(acc, i*accumulatorSize(kind)), x, weight, min(chunkBytes/8, n-i), 1, i)
+		accumulateBlock(kind, unsafe.Add(acc, i*accumulatorSize(kind)), x, weight, min(chunkBytes/8, n-i), 1, i, 0)
 	}
 }
 

@@ -150,7 +150,7 @@ func TestPastTheCaches(t *testing.T) {
 			for _, n := range []int{0, 1, line/size - 1, line / size, 2*line/size + 1, 257, 1031, beyondBlocks} {
 				x := source.models(group+1+n%5, n)
 				p := unsafe.Pointer(unsafe.SliceData(s.dst.place(n*size, place).b))
-				if n > 0 && !streams(kind, p, headers(kind, x), n, len(x)) {
+				if n > 0 && !streams(kind, p, headers(kind, x), len(x)) {
 					t.Fatalf("n=%d: the call does not stream", n)
 				}
 				s.checkModels(t, x, ordinary, place)
@@ -168,7 +168,7 @@ func TestPastTheCaches(t *testing.T) {
 		dst := s.dst.at(n*size, 0)
 		copy(dst.b, x[1])
 		x[1] = dst.b
-		if streams(kind, unsafe.Pointer(&dst.b[0]), headers(kind, x), n, len(x)) {
+		if streams(kind, unsafe.Pointer(&dst.b[0]), headers(kind, x), len(x)) {
 			t.Error("a call in place streams")
 		}
 		callWeightedSum(kind, dst.b, x, w)
@@ -277,7 +277,7 @@ func TestAccumulateBlocks(t *testing.T) {
 				}
 				onEach(t, func(impl implementation.Implementation) {
 					fill()
-					accumulateBlock(kind, acc, x, weights, n, models, offset)
+					accumulateBlock(kind, acc, x, weights, n, models, offset, 0)
 					for h := range halves {
 						d := a.differ(part(h).b, want[h])
 						if d == "" {

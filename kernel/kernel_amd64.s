@@ -3687,14 +3687,15 @@ TEXT ·weightedSumFloat64WiderAVX512(SB), NOSPLIT, $0-72
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
-	MOVQ       dst+0(FP), AX
-	MOVQ       acc+24(FP), CX
-	MOVQ       n+32(FP), BX
-	MOVQ       offset+48(FP), DX
-	VPTERNLOGD $0xff, Z0, Z0, Z0
-	VPSLLQ     $0x3f, Z0, Z0
-	CMPQ       BX, $+8
-	JLT        small1
+	MOVQ         dst+0(FP), AX
+	MOVQ         acc+24(FP), CX
+	MOVQ         n+32(FP), BX
+	MOVQ         offset+48(FP), DX
+	VPTERNLOGD   $0xff, Z0, Z0, Z0
+	VPSLLQ       $0x3f, Z0, Z0
+	VBROADCASTSD one64<>+0(SB), Z1
+	CMPQ         BX, $+8
+	JLT          small1
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, BX
@@ -3704,13 +3705,13 @@ TEXT ·weightedSumFloat64WiderAVX512(SB), NOSPLIT, $0-72
 	ADDQ    DX, SI
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh4
-	VMOVUPD (DI), Z1
-	VMOVUPD 65536(DI), Z2
+	VMOVUPD (DI), Z2
+	VMOVUPD 65536(DI), Z3
 	JMP     started5
 
 fresh4:
-	VMOVAPS Z0, Z1
-	VPXORD  Z2, Z2, Z2
+	VMOVAPS Z0, Z2
+	VPXORD  Z3, Z3, Z3
 
 started5:
 	MOVQ  models+40(FP), R9
@@ -3721,19 +3722,19 @@ started5:
 
 models6:
 	MOVQ         (DI), R10
-	VBROADCASTSD (R8), Z4
-	VMOVUPD      (R10)(SI*8), Z6
-	VMULPD       Z6, Z4, Z8
-	VFNMADD213PD Z8, Z4, Z6
-	VADDPD       Z8, Z1, Z4
-	VSUBPD       Z1, Z4, Z10
-	VSUBPD       Z10, Z4, Z11
-	VSUBPD       Z1, Z11, Z11
-	VSUBPD       Z8, Z10, Z10
-	VADDPD       Z10, Z11, Z11
-	VADDPD       Z6, Z11, Z11
-	VADDPD       Z11, Z2, Z2
-	VMOVAPD      Z4, Z1
+	VBROADCASTSD (R8), Z5
+	VMOVUPD      (R10)(SI*8), Z7
+	VMULPD       Z7, Z5, Z9
+	VFNMADD213PD Z9, Z5, Z7
+	VADDPD       Z9, Z2, Z5
+	VSUBPD       Z2, Z5, Z11
+	VSUBPD       Z11, Z5, Z12
+	VSUBPD       Z2, Z12, Z12
+	VFMSUB132PD  Z1, Z9, Z11
+	VADDPD       Z11, Z12, Z12
+	VADDPD       Z7, Z12, Z12
+	VFMADD231PD  Z12, Z1, Z3
+	VMOVAPD      Z5, Z2
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
@@ -3742,20 +3743,20 @@ models6:
 folded7:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided9
-	VBROADCASTSD divisor+56(FP), Z4
-	VDIVPD       Z4, Z1, Z6
-	VMOVAPD      Z6, Z8
-	VFMSUB213PD  Z1, Z4, Z8
-	VADDPD       Z2, Z8, Z2
-	VDIVPD       Z4, Z2, Z2
-	VMOVAPD      Z6, Z1
+	VBROADCASTSD divisor+56(FP), Z5
+	VDIVPD       Z5, Z2, Z7
+	VMOVAPD      Z7, Z9
+	VFMSUB213PD  Z2, Z5, Z9
+	VADDPD       Z3, Z9, Z3
+	VDIVPD       Z5, Z3, Z3
+	VMOVAPD      Z7, Z2
 
 divided9:
-	VSUBPD  Z2, Z2, Z4
-	VSUBPD  Z2, Z1, Z2
-	VCMPPD  $0x03, Z4, Z4, K1
-	VMOVAPD Z1, K1, Z2
-	VMOVAPS Z2, Z1
+	VSUBPD  Z3, Z3, Z5
+	VSUBPD  Z3, Z2, Z3
+	VCMPPD  $0x03, Z5, Z5, K1
+	VMOVAPD Z2, K1, Z3
+	VMOVAPS Z3, Z2
 
 blocks2:
 	CMPQ BX, $+32
@@ -3764,25 +3765,25 @@ blocks2:
 block10:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh12
-	VMOVUPD (CX), Z2
-	VMOVUPD 65536(CX), Z3
-	VMOVUPD 64(CX), Z4
-	VMOVUPD 65600(CX), Z5
-	VMOVUPD 128(CX), Z6
-	VMOVUPD 65664(CX), Z7
-	VMOVUPD 192(CX), Z8
-	VMOVUPD 65728(CX), Z9
+	VMOVUPD (CX), Z3
+	VMOVUPD 65536(CX), Z4
+	VMOVUPD 64(CX), Z5
+	VMOVUPD 65600(CX), Z6
+	VMOVUPD 128(CX), Z7
+	VMOVUPD 65664(CX), Z8
+	VMOVUPD 192(CX), Z9
+	VMOVUPD 65728(CX), Z10
 	JMP     started13
 
 fresh12:
-	VMOVAPS Z0, Z2
-	VPXORD  Z3, Z3, Z3
-	VMOVAPS Z0, Z4
-	VPXORD  Z5, Z5, Z5
-	VMOVAPS Z0, Z6
-	VPXORD  Z7, Z7, Z7
-	VMOVAPS Z0, Z8
-	VPXORD  Z9, Z9, Z9
+	VMOVAPS Z0, Z3
+	VPXORD  Z4, Z4, Z4
+	VMOVAPS Z0, Z5
+	VPXORD  Z6, Z6, Z6
+	VMOVAPS Z0, Z7
+	VPXORD  Z8, Z8, Z8
+	VMOVAPS Z0, Z9
+	VPXORD  Z10, Z10, Z10
 
 started13:
 	MOVQ  models+40(FP), R8
@@ -3793,55 +3794,55 @@ started13:
 
 models14:
 	MOVQ         (SI), R9
-	VBROADCASTSD (DI), Z10
-	VMOVUPD      (R9)(DX*8), Z11
-	VMULPD       Z11, Z10, Z12
-	VFNMADD213PD Z12, Z10, Z11
-	VADDPD       Z12, Z2, Z13
-	VSUBPD       Z2, Z13, Z14
-	VSUBPD       Z14, Z13, Z15
-	VSUBPD       Z2, Z15, Z15
-	VSUBPD       Z12, Z14, Z14
+	VBROADCASTSD (DI), Z11
+	VMOVUPD      (R9)(DX*8), Z12
+	VMULPD       Z12, Z11, Z13
+	VFNMADD213PD Z13, Z11, Z12
+	VADDPD       Z13, Z3, Z14
+	VSUBPD       Z3, Z14, Z15
+	VSUBPD       Z15, Z14, Z16
+	VSUBPD       Z3, Z16, Z16
+	VFMSUB132PD  Z1, Z13, Z15
+	VADDPD       Z15, Z16, Z16
+	VADDPD       Z12, Z16, Z16
+	VFMADD231PD  Z16, Z1, Z4
+	VMOVAPD      Z14, Z3
+	VMOVUPD      64(R9)(DX*8), Z12
+	VMULPD       Z12, Z11, Z13
+	VFNMADD213PD Z13, Z11, Z12
+	VADDPD       Z13, Z5, Z14
+	VSUBPD       Z5, Z14, Z15
+	VSUBPD       Z15, Z14, Z16
+	VSUBPD       Z5, Z16, Z16
+	VFMSUB132PD  Z1, Z13, Z15
+	VADDPD       Z15, Z16, Z16
+	VADDPD       Z12, Z16, Z16
+	VFMADD231PD  Z16, Z1, Z6
+	VMOVAPD      Z14, Z5
+	VMOVUPD      128(R9)(DX*8), Z12
+	VMULPD       Z12, Z11, Z13
+	VFNMADD213PD Z13, Z11, Z12
+	VADDPD       Z13, Z7, Z14
+	VSUBPD       Z7, Z14, Z15
+	VSUBPD       Z15, Z14, Z16
+	VSUBPD       Z7, Z16, Z16
+	VFMSUB132PD  Z1, Z13, Z15
+	VADDPD       Z15, Z16, Z16
+	VADDPD       Z12, Z16, Z16
+	VFMADD231PD  Z16, Z1, Z8
+	VMOVAPD      Z14, Z7
+	VMOVUPD      192(R9)(DX*8), Z12
+	VMULPD       Z12, Z11, Z13
+	VFNMADD213PD Z13, Z11, Z12
+	VADDPD       Z13, Z9, Z11
+	VSUBPD       Z9, Z11, Z14
+	VSUBPD       Z14, Z11, Z15
+	VSUBPD       Z9, Z15, Z15
+	VFMSUB132PD  Z1, Z13, Z14
 	VADDPD       Z14, Z15, Z15
-	VADDPD       Z11, Z15, Z15
-	VADDPD       Z15, Z3, Z3
-	VMOVAPD      Z13, Z2
-	VMOVUPD      64(R9)(DX*8), Z11
-	VMULPD       Z11, Z10, Z12
-	VFNMADD213PD Z12, Z10, Z11
-	VADDPD       Z12, Z4, Z13
-	VSUBPD       Z4, Z13, Z14
-	VSUBPD       Z14, Z13, Z15
-	VSUBPD       Z4, Z15, Z15
-	VSUBPD       Z12, Z14, Z14
-	VADDPD       Z14, Z15, Z15
-	VADDPD       Z11, Z15, Z15
-	VADDPD       Z15, Z5, Z5
-	VMOVAPD      Z13, Z4
-	VMOVUPD      128(R9)(DX*8), Z11
-	VMULPD       Z11, Z10, Z12
-	VFNMADD213PD Z12, Z10, Z11
-	VADDPD       Z12, Z6, Z13
-	VSUBPD       Z6, Z13, Z14
-	VSUBPD       Z14, Z13, Z15
-	VSUBPD       Z6, Z15, Z15
-	VSUBPD       Z12, Z14, Z14
-	VADDPD       Z14, Z15, Z15
-	VADDPD       Z11, Z15, Z15
-	VADDPD       Z15, Z7, Z7
-	VMOVAPD      Z13, Z6
-	VMOVUPD      192(R9)(DX*8), Z11
-	VMULPD       Z11, Z10, Z12
-	VFNMADD213PD Z12, Z10, Z11
-	VADDPD       Z12, Z8, Z10
-	VSUBPD       Z8, Z10, Z13
-	VSUBPD       Z13, Z10, Z14
-	VSUBPD       Z8, Z14, Z14
-	VSUBPD       Z12, Z13, Z13
-	VADDPD       Z13, Z14, Z14
-	VADDPD       Z11, Z14, Z14
-	VADDPD       Z14, Z9, Z9
-	VMOVAPD      Z10, Z8
+	VADDPD       Z12, Z15, Z15
+	VFMADD231PD  Z15, Z1, Z10
+	VMOVAPD      Z11, Z9
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
@@ -3850,62 +3851,62 @@ models14:
 folded15:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided17
-	VBROADCASTSD divisor+56(FP), Z10
-	VDIVPD       Z10, Z2, Z11
-	VMOVAPD      Z11, Z12
-	VFMSUB213PD  Z2, Z10, Z12
-	VADDPD       Z3, Z12, Z3
-	VDIVPD       Z10, Z3, Z3
-	VMOVAPD      Z11, Z2
-	VDIVPD       Z10, Z4, Z11
-	VMOVAPD      Z11, Z12
-	VFMSUB213PD  Z4, Z10, Z12
-	VADDPD       Z5, Z12, Z5
-	VDIVPD       Z10, Z5, Z5
-	VMOVAPD      Z11, Z4
-	VDIVPD       Z10, Z6, Z11
-	VMOVAPD      Z11, Z12
-	VFMSUB213PD  Z6, Z10, Z12
-	VADDPD       Z7, Z12, Z7
-	VDIVPD       Z10, Z7, Z7
-	VMOVAPD      Z11, Z6
-	VDIVPD       Z10, Z8, Z11
-	VMOVAPD      Z11, Z12
-	VFMSUB213PD  Z8, Z10, Z12
-	VADDPD       Z9, Z12, Z9
-	VDIVPD       Z10, Z9, Z9
-	VMOVAPD      Z11, Z8
+	VBROADCASTSD divisor+56(FP), Z11
+	VDIVPD       Z11, Z3, Z12
+	VMOVAPD      Z12, Z13
+	VFMSUB213PD  Z3, Z11, Z13
+	VADDPD       Z4, Z13, Z4
+	VDIVPD       Z11, Z4, Z4
+	VMOVAPD      Z12, Z3
+	VDIVPD       Z11, Z5, Z12
+	VMOVAPD      Z12, Z13
+	VFMSUB213PD  Z5, Z11, Z13
+	VADDPD       Z6, Z13, Z6
+	VDIVPD       Z11, Z6, Z6
+	VMOVAPD      Z12, Z5
+	VDIVPD       Z11, Z7, Z12
+	VMOVAPD      Z12, Z13
+	VFMSUB213PD  Z7, Z11, Z13
+	VADDPD       Z8, Z13, Z8
+	VDIVPD       Z11, Z8, Z8
+	VMOVAPD      Z12, Z7
+	VDIVPD       Z11, Z9, Z12
+	VMOVAPD      Z12, Z13
+	VFMSUB213PD  Z9, Z11, Z13
+	VADDPD       Z10, Z13, Z10
+	VDIVPD       Z11, Z10, Z10
+	VMOVAPD      Z12, Z9
 
 divided17:
-	VSUBPD  Z3, Z3, Z10
-	VSUBPD  Z3, Z2, Z11
-	VCMPPD  $0x03, Z10, Z10, K1
-	VMOVAPD Z2, K1, Z11
-	VSUBPD  Z5, Z5, Z2
-	VSUBPD  Z5, Z4, Z10
-	VCMPPD  $0x03, Z2, Z2, K1
-	VMOVAPD Z4, K1, Z10
-	VSUBPD  Z7, Z7, Z2
-	VSUBPD  Z7, Z6, Z4
-	VCMPPD  $0x03, Z2, Z2, K1
-	VMOVAPD Z6, K1, Z4
-	VSUBPD  Z9, Z9, Z2
-	VSUBPD  Z9, Z8, Z6
-	VCMPPD  $0x03, Z2, Z2, K1
-	VMOVAPD Z8, K1, Z6
+	VSUBPD  Z4, Z4, Z11
+	VSUBPD  Z4, Z3, Z12
+	VCMPPD  $0x03, Z11, Z11, K1
+	VMOVAPD Z3, K1, Z12
+	VSUBPD  Z6, Z6, Z3
+	VSUBPD  Z6, Z5, Z11
+	VCMPPD  $0x03, Z3, Z3, K1
+	VMOVAPD Z5, K1, Z11
+	VSUBPD  Z8, Z8, Z3
+	VSUBPD  Z8, Z7, Z5
+	VCMPPD  $0x03, Z3, Z3, K1
+	VMOVAPD Z7, K1, Z5
+	VSUBPD  Z10, Z10, Z3
+	VSUBPD  Z10, Z9, Z7
+	VCMPPD  $0x03, Z3, Z3, K1
+	VMOVAPD Z9, K1, Z7
 	TESTQ   $0x00000001, flags+64(FP)
 	JNZ     past18
-	VMOVUPS Z11, (AX)
-	VMOVUPS Z10, 64(AX)
-	VMOVUPS Z4, 128(AX)
-	VMOVUPS Z6, 192(AX)
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z11, 64(AX)
+	VMOVUPS Z5, 128(AX)
+	VMOVUPS Z7, 192(AX)
 	JMP     stored19
 
 past18:
-	VMOVNTPS Z11, (AX)
-	VMOVNTPS Z10, 64(AX)
-	VMOVNTPS Z4, 128(AX)
-	VMOVNTPS Z6, 192(AX)
+	VMOVNTPS Z12, (AX)
+	VMOVNTPS Z11, 64(AX)
+	VMOVNTPS Z5, 128(AX)
+	VMOVNTPS Z7, 192(AX)
 
 stored19:
 	ADDQ $+256, AX
@@ -3922,13 +3923,13 @@ blocksDone11:
 block20:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh22
-	VMOVUPD (CX), Z2
-	VMOVUPD 65536(CX), Z16
+	VMOVUPD (CX), Z3
+	VMOVUPD 65536(CX), Z17
 	JMP     started23
 
 fresh22:
-	VMOVAPS Z0, Z2
-	VPXORD  Z16, Z16, Z16
+	VMOVAPS Z0, Z3
+	VPXORD  Z17, Z17, Z17
 
 started23:
 	MOVQ  models+40(FP), R8
@@ -3939,19 +3940,19 @@ started23:
 
 models24:
 	MOVQ         (SI), R9
-	VBROADCASTSD (DI), Z3
-	VMOVUPD      (R9)(DX*8), Z4
-	VMULPD       Z4, Z3, Z5
-	VFNMADD213PD Z5, Z3, Z4
-	VADDPD       Z5, Z2, Z3
-	VSUBPD       Z2, Z3, Z6
-	VSUBPD       Z6, Z3, Z7
-	VSUBPD       Z2, Z7, Z7
-	VSUBPD       Z5, Z6, Z6
-	VADDPD       Z6, Z7, Z7
-	VADDPD       Z4, Z7, Z7
-	VADDPD       Z7, Z16, Z16
-	VMOVAPD      Z3, Z2
+	VBROADCASTSD (DI), Z4
+	VMOVUPD      (R9)(DX*8), Z5
+	VMULPD       Z5, Z4, Z6
+	VFNMADD213PD Z6, Z4, Z5
+	VADDPD       Z6, Z3, Z4
+	VSUBPD       Z3, Z4, Z7
+	VSUBPD       Z7, Z4, Z8
+	VSUBPD       Z3, Z8, Z8
+	VFMSUB132PD  Z1, Z6, Z7
+	VADDPD       Z7, Z8, Z8
+	VADDPD       Z5, Z8, Z8
+	VFMADD231PD  Z8, Z1, Z17
+	VMOVAPD      Z4, Z3
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
@@ -3960,20 +3961,20 @@ models24:
 folded25:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided27
-	VBROADCASTSD divisor+56(FP), Z3
-	VDIVPD       Z3, Z2, Z4
-	VMOVAPD      Z4, Z5
-	VFMSUB213PD  Z2, Z3, Z5
-	VADDPD       Z16, Z5, Z16
-	VDIVPD       Z3, Z16, Z16
-	VMOVAPD      Z4, Z2
+	VBROADCASTSD divisor+56(FP), Z4
+	VDIVPD       Z4, Z3, Z5
+	VMOVAPD      Z5, Z6
+	VFMSUB213PD  Z3, Z4, Z6
+	VADDPD       Z17, Z6, Z17
+	VDIVPD       Z4, Z17, Z17
+	VMOVAPD      Z5, Z3
 
 divided27:
-	VSUBPD  Z16, Z16, Z3
-	VSUBPD  Z16, Z2, Z4
-	VCMPPD  $0x03, Z3, Z3, K1
-	VMOVAPD Z2, K1, Z4
-	VMOVUPS Z4, (AX)
+	VSUBPD  Z17, Z17, Z4
+	VSUBPD  Z17, Z3, Z5
+	VCMPPD  $0x03, Z4, Z4, K1
+	VMOVAPD Z3, K1, Z5
+	VMOVUPS Z5, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+64, CX
 	ADDQ    $+8, DX
@@ -3984,7 +3985,7 @@ divided27:
 blocksDone21:
 	TESTQ   BX, BX
 	JZ      done3
-	VMOVUPS Z1, -64(AX)(BX*8)
+	VMOVUPS Z2, -64(AX)(BX*8)
 
 done3:
 	TESTQ $0x00000001, flags+64(FP)
@@ -4005,7 +4006,7 @@ small1:
 	DECQ    BX
 	KMOVD   BX, K1
 	VMOVAPS Z0, Z0
-	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
 	JZ      folded30
@@ -4014,20 +4015,20 @@ small1:
 
 models29:
 	MOVQ         (CX), DI
-	VBROADCASTSD (BX), Z2
-	VMOVUPD.Z    (DI)(DX*8), K1, Z3
-	VMOVUPD      Z3, Z3
-	VMULPD       Z3, Z2, Z4
-	VFNMADD213PD Z4, Z2, Z3
-	VADDPD       Z4, Z0, Z2
-	VSUBPD       Z0, Z2, Z5
-	VSUBPD       Z5, Z2, Z6
-	VSUBPD       Z0, Z6, Z6
-	VSUBPD       Z4, Z5, Z5
-	VADDPD       Z5, Z6, Z6
-	VADDPD       Z3, Z6, Z6
-	VADDPD       Z6, Z1, Z1
-	VMOVAPD      Z2, Z0
+	VBROADCASTSD (BX), Z3
+	VMOVUPD.Z    (DI)(DX*8), K1, Z4
+	VMOVUPD      Z4, Z4
+	VMULPD       Z4, Z3, Z5
+	VFNMADD213PD Z5, Z3, Z4
+	VADDPD       Z5, Z0, Z3
+	VSUBPD       Z0, Z3, Z6
+	VSUBPD       Z6, Z3, Z7
+	VSUBPD       Z0, Z7, Z7
+	VFMSUB132PD  Z1, Z5, Z6
+	VADDPD       Z6, Z7, Z7
+	VADDPD       Z4, Z7, Z7
+	VFMADD231PD  Z7, Z1, Z2
+	VMOVAPD      Z3, Z0
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, BX
 	DECQ         SI
@@ -4036,22 +4037,26 @@ models29:
 folded30:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided32
-	VBROADCASTSD divisor+56(FP), Z2
-	VDIVPD       Z2, Z0, Z3
+	VBROADCASTSD divisor+56(FP), Z1
+	VDIVPD       Z1, Z0, Z3
 	VMOVAPD      Z3, Z4
-	VFMSUB213PD  Z0, Z2, Z4
-	VADDPD       Z1, Z4, Z1
-	VDIVPD       Z2, Z1, Z1
+	VFMSUB213PD  Z0, Z1, Z4
+	VADDPD       Z2, Z4, Z2
+	VDIVPD       Z1, Z2, Z2
 	VMOVAPD      Z3, Z0
 
 divided32:
-	VSUBPD  Z1, Z1, Z2
-	VSUBPD  Z1, Z0, Z1
-	VCMPPD  $0x03, Z2, Z2, K2
-	VMOVAPD Z0, K2, Z1
-	VMOVUPD Z1, K1, (AX)
+	VSUBPD  Z2, Z2, Z1
+	VSUBPD  Z2, Z0, Z2
+	VCMPPD  $0x03, Z1, Z1, K2
+	VMOVAPD Z0, K2, Z2
+	VMOVUPD Z2, K1, (AX)
 	VZEROUPPER
 	RET
+
+DATA one64<>+0(SB)/4, $0x00000000
+DATA one64<>+4(SB)/4, $0x3ff00000
+GLOBL one64<>(SB), RODATA|NOPTR, $8
 
 // func accumulateFloat64WiderAVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
@@ -4059,13 +4064,14 @@ TEXT ·accumulateFloat64WiderAVX512(SB), NOSPLIT, $0-48
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
-	MOVQ       acc+0(FP), AX
-	MOVQ       n+24(FP), CX
-	MOVQ       offset+40(FP), DX
-	VPTERNLOGD $0xff, Z0, Z0, Z0
-	VPSLLQ     $0x3f, Z0, Z0
-	CMPQ       CX, $+8
-	JLT        done34
+	MOVQ         acc+0(FP), AX
+	MOVQ         n+24(FP), CX
+	MOVQ         offset+40(FP), DX
+	VPTERNLOGD   $0xff, Z0, Z0, Z0
+	VPSLLQ       $0x3f, Z0, Z0
+	VBROADCASTSD one64<>+0(SB), Z0
+	CMPQ         CX, $+8
+	JLT          done34
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
@@ -4083,19 +4089,19 @@ TEXT ·accumulateFloat64WiderAVX512(SB), NOSPLIT, $0-48
 
 models35:
 	MOVQ         (SI), R9
-	VBROADCASTSD (DI), Z0
-	VMOVUPD      (R9)(BX*8), Z3
-	VMULPD       Z3, Z0, Z4
-	VFNMADD213PD Z4, Z0, Z3
-	VADDPD       Z4, Z1, Z0
-	VSUBPD       Z1, Z0, Z5
-	VSUBPD       Z5, Z0, Z6
-	VSUBPD       Z1, Z6, Z6
-	VSUBPD       Z4, Z5, Z5
-	VADDPD       Z5, Z6, Z6
-	VADDPD       Z3, Z6, Z6
-	VADDPD       Z6, Z2, Z2
-	VMOVAPD      Z0, Z1
+	VBROADCASTSD (DI), Z3
+	VMOVUPD      (R9)(BX*8), Z4
+	VMULPD       Z4, Z3, Z5
+	VFNMADD213PD Z5, Z3, Z4
+	VADDPD       Z5, Z1, Z3
+	VSUBPD       Z1, Z3, Z6
+	VSUBPD       Z6, Z3, Z7
+	VSUBPD       Z1, Z7, Z7
+	VFMSUB132PD  Z0, Z5, Z6
+	VADDPD       Z6, Z7, Z7
+	VADDPD       Z4, Z7, Z7
+	VFMADD231PD  Z7, Z0, Z2
+	VMOVAPD      Z3, Z1
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
@@ -4107,14 +4113,14 @@ blocks33:
 	JLT  blocksDone38
 
 block37:
-	VMOVUPD (AX), Z0
-	VMOVUPD 65536(AX), Z3
-	VMOVUPD 64(AX), Z4
-	VMOVUPD 65600(AX), Z5
-	VMOVUPD 128(AX), Z6
-	VMOVUPD 65664(AX), Z7
-	VMOVUPD 192(AX), Z8
-	VMOVUPD 65728(AX), Z9
+	VMOVUPD (AX), Z3
+	VMOVUPD 65536(AX), Z4
+	VMOVUPD 64(AX), Z5
+	VMOVUPD 65600(AX), Z6
+	VMOVUPD 128(AX), Z7
+	VMOVUPD 65664(AX), Z8
+	VMOVUPD 192(AX), Z9
+	VMOVUPD 65728(AX), Z10
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded40
@@ -4123,69 +4129,69 @@ block37:
 
 models39:
 	MOVQ         (BX), R8
-	VBROADCASTSD (SI), Z10
-	VMOVUPD      (R8)(DX*8), Z11
-	VMULPD       Z11, Z10, Z12
-	VFNMADD213PD Z12, Z10, Z11
-	VADDPD       Z12, Z0, Z13
-	VSUBPD       Z0, Z13, Z14
-	VSUBPD       Z14, Z13, Z15
-	VSUBPD       Z0, Z15, Z15
-	VSUBPD       Z12, Z14, Z14
+	VBROADCASTSD (SI), Z11
+	VMOVUPD      (R8)(DX*8), Z12
+	VMULPD       Z12, Z11, Z13
+	VFNMADD213PD Z13, Z11, Z12
+	VADDPD       Z13, Z3, Z14
+	VSUBPD       Z3, Z14, Z15
+	VSUBPD       Z15, Z14, Z16
+	VSUBPD       Z3, Z16, Z16
+	VFMSUB132PD  Z0, Z13, Z15
+	VADDPD       Z15, Z16, Z16
+	VADDPD       Z12, Z16, Z16
+	VFMADD231PD  Z16, Z0, Z4
+	VMOVAPD      Z14, Z3
+	VMOVUPD      64(R8)(DX*8), Z12
+	VMULPD       Z12, Z11, Z13
+	VFNMADD213PD Z13, Z11, Z12
+	VADDPD       Z13, Z5, Z14
+	VSUBPD       Z5, Z14, Z15
+	VSUBPD       Z15, Z14, Z16
+	VSUBPD       Z5, Z16, Z16
+	VFMSUB132PD  Z0, Z13, Z15
+	VADDPD       Z15, Z16, Z16
+	VADDPD       Z12, Z16, Z16
+	VFMADD231PD  Z16, Z0, Z6
+	VMOVAPD      Z14, Z5
+	VMOVUPD      128(R8)(DX*8), Z12
+	VMULPD       Z12, Z11, Z13
+	VFNMADD213PD Z13, Z11, Z12
+	VADDPD       Z13, Z7, Z14
+	VSUBPD       Z7, Z14, Z15
+	VSUBPD       Z15, Z14, Z16
+	VSUBPD       Z7, Z16, Z16
+	VFMSUB132PD  Z0, Z13, Z15
+	VADDPD       Z15, Z16, Z16
+	VADDPD       Z12, Z16, Z16
+	VFMADD231PD  Z16, Z0, Z8
+	VMOVAPD      Z14, Z7
+	VMOVUPD      192(R8)(DX*8), Z12
+	VMULPD       Z12, Z11, Z13
+	VFNMADD213PD Z13, Z11, Z12
+	VADDPD       Z13, Z9, Z11
+	VSUBPD       Z9, Z11, Z14
+	VSUBPD       Z14, Z11, Z15
+	VSUBPD       Z9, Z15, Z15
+	VFMSUB132PD  Z0, Z13, Z14
 	VADDPD       Z14, Z15, Z15
-	VADDPD       Z11, Z15, Z15
-	VADDPD       Z15, Z3, Z3
-	VMOVAPD      Z13, Z0
-	VMOVUPD      64(R8)(DX*8), Z11
-	VMULPD       Z11, Z10, Z12
-	VFNMADD213PD Z12, Z10, Z11
-	VADDPD       Z12, Z4, Z13
-	VSUBPD       Z4, Z13, Z14
-	VSUBPD       Z14, Z13, Z15
-	VSUBPD       Z4, Z15, Z15
-	VSUBPD       Z12, Z14, Z14
-	VADDPD       Z14, Z15, Z15
-	VADDPD       Z11, Z15, Z15
-	VADDPD       Z15, Z5, Z5
-	VMOVAPD      Z13, Z4
-	VMOVUPD      128(R8)(DX*8), Z11
-	VMULPD       Z11, Z10, Z12
-	VFNMADD213PD Z12, Z10, Z11
-	VADDPD       Z12, Z6, Z13
-	VSUBPD       Z6, Z13, Z14
-	VSUBPD       Z14, Z13, Z15
-	VSUBPD       Z6, Z15, Z15
-	VSUBPD       Z12, Z14, Z14
-	VADDPD       Z14, Z15, Z15
-	VADDPD       Z11, Z15, Z15
-	VADDPD       Z15, Z7, Z7
-	VMOVAPD      Z13, Z6
-	VMOVUPD      192(R8)(DX*8), Z11
-	VMULPD       Z11, Z10, Z12
-	VFNMADD213PD Z12, Z10, Z11
-	VADDPD       Z12, Z8, Z10
-	VSUBPD       Z8, Z10, Z13
-	VSUBPD       Z13, Z10, Z14
-	VSUBPD       Z8, Z14, Z14
-	VSUBPD       Z12, Z13, Z13
-	VADDPD       Z13, Z14, Z14
-	VADDPD       Z11, Z14, Z14
-	VADDPD       Z14, Z9, Z9
-	VMOVAPD      Z10, Z8
+	VADDPD       Z12, Z15, Z15
+	VFMADD231PD  Z15, Z0, Z10
+	VMOVAPD      Z11, Z9
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models39
 
 folded40:
-	VMOVUPD Z0, (AX)
-	VMOVUPD Z3, 65536(AX)
-	VMOVUPD Z4, 64(AX)
-	VMOVUPD Z5, 65600(AX)
-	VMOVUPD Z6, 128(AX)
-	VMOVUPD Z7, 65664(AX)
-	VMOVUPD Z8, 192(AX)
-	VMOVUPD Z9, 65728(AX)
+	VMOVUPD Z3, (AX)
+	VMOVUPD Z4, 65536(AX)
+	VMOVUPD Z5, 64(AX)
+	VMOVUPD Z6, 65600(AX)
+	VMOVUPD Z7, 128(AX)
+	VMOVUPD Z8, 65664(AX)
+	VMOVUPD Z9, 192(AX)
+	VMOVUPD Z10, 65728(AX)
 	ADDQ    $+256, AX
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
@@ -4197,8 +4203,8 @@ blocksDone38:
 	JLT  blocksDone42
 
 block41:
-	VMOVUPD (AX), Z0
-	VMOVUPD 65536(AX), Z3
+	VMOVUPD (AX), Z3
+	VMOVUPD 65536(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded44
@@ -4207,27 +4213,27 @@ block41:
 
 models43:
 	MOVQ         (BX), R8
-	VBROADCASTSD (SI), Z4
-	VMOVUPD      (R8)(DX*8), Z5
-	VMULPD       Z5, Z4, Z6
-	VFNMADD213PD Z6, Z4, Z5
-	VADDPD       Z6, Z0, Z4
-	VSUBPD       Z0, Z4, Z7
-	VSUBPD       Z7, Z4, Z8
-	VSUBPD       Z0, Z8, Z8
-	VSUBPD       Z6, Z7, Z7
-	VADDPD       Z7, Z8, Z8
-	VADDPD       Z5, Z8, Z8
-	VADDPD       Z8, Z3, Z3
-	VMOVAPD      Z4, Z0
+	VBROADCASTSD (SI), Z5
+	VMOVUPD      (R8)(DX*8), Z6
+	VMULPD       Z6, Z5, Z7
+	VFNMADD213PD Z7, Z5, Z6
+	VADDPD       Z7, Z3, Z5
+	VSUBPD       Z3, Z5, Z8
+	VSUBPD       Z8, Z5, Z9
+	VSUBPD       Z3, Z9, Z9
+	VFMSUB132PD  Z0, Z7, Z8
+	VADDPD       Z8, Z9, Z9
+	VADDPD       Z6, Z9, Z9
+	VFMADD231PD  Z9, Z0, Z4
+	VMOVAPD      Z5, Z3
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models43
 
 folded44:
-	VMOVUPD Z0, (AX)
-	VMOVUPD Z3, 65536(AX)
+	VMOVUPD Z3, (AX)
+	VMOVUPD Z4, 65536(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
@@ -7455,14 +7461,15 @@ TEXT ·weightedSumFloat64WiderAVX2(SB), NOSPLIT, $0-72
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
-	MOVQ     dst+0(FP), AX
-	MOVQ     acc+24(FP), CX
-	MOVQ     n+32(FP), DX
-	MOVQ     offset+48(FP), BX
-	VPCMPEQD Y0, Y0, Y0
-	VPSLLQ   $0x3f, Y0, Y0
-	CMPQ     DX, $+4
-	JLT      small1
+	MOVQ         dst+0(FP), AX
+	MOVQ         acc+24(FP), CX
+	MOVQ         n+32(FP), DX
+	MOVQ         offset+48(FP), BX
+	VPCMPEQD     Y0, Y0, Y0
+	VPSLLQ       $0x3f, Y0, Y0
+	VBROADCASTSD one64<>+0(SB), Y1
+	CMPQ         DX, $+4
+	JLT          small1
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, DX
@@ -7472,13 +7479,13 @@ TEXT ·weightedSumFloat64WiderAVX2(SB), NOSPLIT, $0-72
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh4
-	VMOVUPD (DI), Y1
-	VMOVUPD 65536(DI), Y2
+	VMOVUPD (DI), Y2
+	VMOVUPD 65536(DI), Y3
 	JMP     started5
 
 fresh4:
-	VMOVAPS Y0, Y1
-	VXORPS  Y2, Y2, Y2
+	VMOVAPS Y0, Y2
+	VXORPS  Y3, Y3, Y3
 
 started5:
 	MOVQ  models+40(FP), R9
@@ -7489,19 +7496,19 @@ started5:
 
 models6:
 	MOVQ         (DI), R10
-	VBROADCASTSD (R8), Y3
-	VMOVUPD      (R10)(SI*8), Y4
-	VMULPD       Y4, Y3, Y5
-	VFNMADD213PD Y5, Y3, Y4
-	VADDPD       Y5, Y1, Y3
-	VSUBPD       Y1, Y3, Y6
-	VSUBPD       Y6, Y3, Y7
-	VSUBPD       Y1, Y7, Y7
-	VSUBPD       Y5, Y6, Y6
-	VADDPD       Y6, Y7, Y7
-	VADDPD       Y4, Y7, Y7
-	VADDPD       Y7, Y2, Y2
-	VMOVAPD      Y3, Y1
+	VBROADCASTSD (R8), Y4
+	VMOVUPD      (R10)(SI*8), Y5
+	VMULPD       Y5, Y4, Y6
+	VFNMADD213PD Y6, Y4, Y5
+	VADDPD       Y6, Y2, Y4
+	VSUBPD       Y2, Y4, Y7
+	VSUBPD       Y7, Y4, Y8
+	VSUBPD       Y2, Y8, Y8
+	VFMSUB132PD  Y1, Y6, Y7
+	VADDPD       Y7, Y8, Y8
+	VADDPD       Y5, Y8, Y8
+	VFMADD231PD  Y8, Y1, Y3
+	VMOVAPD      Y4, Y2
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
@@ -7510,20 +7517,20 @@ models6:
 folded7:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided9
-	VBROADCASTSD divisor+56(FP), Y3
-	VDIVPD       Y3, Y1, Y4
-	VMOVAPD      Y4, Y5
-	VFMSUB213PD  Y1, Y3, Y5
-	VADDPD       Y2, Y5, Y2
-	VDIVPD       Y3, Y2, Y2
-	VMOVAPD      Y4, Y1
+	VBROADCASTSD divisor+56(FP), Y4
+	VDIVPD       Y4, Y2, Y5
+	VMOVAPD      Y5, Y6
+	VFMSUB213PD  Y2, Y4, Y6
+	VADDPD       Y3, Y6, Y3
+	VDIVPD       Y4, Y3, Y3
+	VMOVAPD      Y5, Y2
 
 divided9:
-	VSUBPD    Y2, Y2, Y3
-	VSUBPD    Y2, Y1, Y2
-	VCMPPD    $0x03, Y3, Y3, Y3
-	VBLENDVPD Y3, Y1, Y2, Y2
-	VMOVAPS   Y2, Y1
+	VSUBPD    Y3, Y3, Y4
+	VSUBPD    Y3, Y2, Y3
+	VCMPPD    $0x03, Y4, Y4, Y4
+	VBLENDVPD Y4, Y2, Y3, Y3
+	VMOVAPS   Y3, Y2
 
 blocks2:
 	CMPQ DX, $+16
@@ -7532,25 +7539,25 @@ blocks2:
 block10:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh12
-	VMOVUPD (CX), Y2
-	VMOVUPD 65536(CX), Y3
-	VMOVUPD 32(CX), Y4
-	VMOVUPD 65568(CX), Y5
-	VMOVUPD 64(CX), Y6
-	VMOVUPD 65600(CX), Y7
-	VMOVUPD 96(CX), Y8
-	VMOVUPD 65632(CX), Y9
+	VMOVUPD (CX), Y3
+	VMOVUPD 65536(CX), Y4
+	VMOVUPD 32(CX), Y5
+	VMOVUPD 65568(CX), Y6
+	VMOVUPD 64(CX), Y7
+	VMOVUPD 65600(CX), Y8
+	VMOVUPD 96(CX), Y9
+	VMOVUPD 65632(CX), Y10
 	JMP     started13
 
 fresh12:
-	VMOVAPS Y0, Y2
-	VXORPS  Y3, Y3, Y3
-	VMOVAPS Y0, Y4
-	VXORPS  Y5, Y5, Y5
-	VMOVAPS Y0, Y6
-	VXORPS  Y7, Y7, Y7
-	VMOVAPS Y0, Y8
-	VXORPS  Y9, Y9, Y9
+	VMOVAPS Y0, Y3
+	VXORPS  Y4, Y4, Y4
+	VMOVAPS Y0, Y5
+	VXORPS  Y6, Y6, Y6
+	VMOVAPS Y0, Y7
+	VXORPS  Y8, Y8, Y8
+	VMOVAPS Y0, Y9
+	VXORPS  Y10, Y10, Y10
 
 started13:
 	MOVQ  models+40(FP), R8
@@ -7561,55 +7568,55 @@ started13:
 
 models14:
 	MOVQ         (SI), R9
-	VBROADCASTSD (DI), Y10
-	VMOVUPD      (R9)(BX*8), Y11
-	VMULPD       Y11, Y10, Y12
-	VFNMADD213PD Y12, Y10, Y11
-	VADDPD       Y12, Y2, Y13
-	VSUBPD       Y2, Y13, Y14
-	VSUBPD       Y14, Y13, Y15
-	VSUBPD       Y2, Y15, Y15
-	VSUBPD       Y12, Y14, Y14
+	VBROADCASTSD (DI), Y11
+	VMOVUPD      (R9)(BX*8), Y12
+	VMULPD       Y12, Y11, Y13
+	VFNMADD213PD Y13, Y11, Y12
+	VADDPD       Y13, Y3, Y14
+	VSUBPD       Y3, Y14, Y15
+	VSUBPD       Y15, Y14, Y16
+	VSUBPD       Y3, Y16, Y16
+	VFMSUB132PD  Y1, Y13, Y15
+	VADDPD       Y15, Y16, Y16
+	VADDPD       Y12, Y16, Y16
+	VFMADD231PD  Y16, Y1, Y4
+	VMOVAPD      Y14, Y3
+	VMOVUPD      32(R9)(BX*8), Y12
+	VMULPD       Y12, Y11, Y13
+	VFNMADD213PD Y13, Y11, Y12
+	VADDPD       Y13, Y5, Y14
+	VSUBPD       Y5, Y14, Y15
+	VSUBPD       Y15, Y14, Y16
+	VSUBPD       Y5, Y16, Y16
+	VFMSUB132PD  Y1, Y13, Y15
+	VADDPD       Y15, Y16, Y16
+	VADDPD       Y12, Y16, Y16
+	VFMADD231PD  Y16, Y1, Y6
+	VMOVAPD      Y14, Y5
+	VMOVUPD      64(R9)(BX*8), Y12
+	VMULPD       Y12, Y11, Y13
+	VFNMADD213PD Y13, Y11, Y12
+	VADDPD       Y13, Y7, Y14
+	VSUBPD       Y7, Y14, Y15
+	VSUBPD       Y15, Y14, Y16
+	VSUBPD       Y7, Y16, Y16
+	VFMSUB132PD  Y1, Y13, Y15
+	VADDPD       Y15, Y16, Y16
+	VADDPD       Y12, Y16, Y16
+	VFMADD231PD  Y16, Y1, Y8
+	VMOVAPD      Y14, Y7
+	VMOVUPD      96(R9)(BX*8), Y12
+	VMULPD       Y12, Y11, Y13
+	VFNMADD213PD Y13, Y11, Y12
+	VADDPD       Y13, Y9, Y11
+	VSUBPD       Y9, Y11, Y14
+	VSUBPD       Y14, Y11, Y15
+	VSUBPD       Y9, Y15, Y15
+	VFMSUB132PD  Y1, Y13, Y14
 	VADDPD       Y14, Y15, Y15
-	VADDPD       Y11, Y15, Y15
-	VADDPD       Y15, Y3, Y3
-	VMOVAPD      Y13, Y2
-	VMOVUPD      32(R9)(BX*8), Y11
-	VMULPD       Y11, Y10, Y12
-	VFNMADD213PD Y12, Y10, Y11
-	VADDPD       Y12, Y4, Y13
-	VSUBPD       Y4, Y13, Y14
-	VSUBPD       Y14, Y13, Y15
-	VSUBPD       Y4, Y15, Y15
-	VSUBPD       Y12, Y14, Y14
-	VADDPD       Y14, Y15, Y15
-	VADDPD       Y11, Y15, Y15
-	VADDPD       Y15, Y5, Y5
-	VMOVAPD      Y13, Y4
-	VMOVUPD      64(R9)(BX*8), Y11
-	VMULPD       Y11, Y10, Y12
-	VFNMADD213PD Y12, Y10, Y11
-	VADDPD       Y12, Y6, Y13
-	VSUBPD       Y6, Y13, Y14
-	VSUBPD       Y14, Y13, Y15
-	VSUBPD       Y6, Y15, Y15
-	VSUBPD       Y12, Y14, Y14
-	VADDPD       Y14, Y15, Y15
-	VADDPD       Y11, Y15, Y15
-	VADDPD       Y15, Y7, Y7
-	VMOVAPD      Y13, Y6
-	VMOVUPD      96(R9)(BX*8), Y11
-	VMULPD       Y11, Y10, Y12
-	VFNMADD213PD Y12, Y10, Y11
-	VADDPD       Y12, Y8, Y10
-	VSUBPD       Y8, Y10, Y13
-	VSUBPD       Y13, Y10, Y14
-	VSUBPD       Y8, Y14, Y14
-	VSUBPD       Y12, Y13, Y13
-	VADDPD       Y13, Y14, Y14
-	VADDPD       Y11, Y14, Y14
-	VADDPD       Y14, Y9, Y9
-	VMOVAPD      Y10, Y8
+	VADDPD       Y12, Y15, Y15
+	VFMADD231PD  Y15, Y1, Y10
+	VMOVAPD      Y11, Y9
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
@@ -7618,62 +7625,62 @@ models14:
 folded15:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided17
-	VBROADCASTSD divisor+56(FP), Y10
-	VDIVPD       Y10, Y2, Y11
-	VMOVAPD      Y11, Y12
-	VFMSUB213PD  Y2, Y10, Y12
-	VADDPD       Y3, Y12, Y3
-	VDIVPD       Y10, Y3, Y3
-	VMOVAPD      Y11, Y2
-	VDIVPD       Y10, Y4, Y11
-	VMOVAPD      Y11, Y12
-	VFMSUB213PD  Y4, Y10, Y12
-	VADDPD       Y5, Y12, Y5
-	VDIVPD       Y10, Y5, Y5
-	VMOVAPD      Y11, Y4
-	VDIVPD       Y10, Y6, Y11
-	VMOVAPD      Y11, Y12
-	VFMSUB213PD  Y6, Y10, Y12
-	VADDPD       Y7, Y12, Y7
-	VDIVPD       Y10, Y7, Y7
-	VMOVAPD      Y11, Y6
-	VDIVPD       Y10, Y8, Y11
-	VMOVAPD      Y11, Y12
-	VFMSUB213PD  Y8, Y10, Y12
-	VADDPD       Y9, Y12, Y9
-	VDIVPD       Y10, Y9, Y9
-	VMOVAPD      Y11, Y8
+	VBROADCASTSD divisor+56(FP), Y11
+	VDIVPD       Y11, Y3, Y12
+	VMOVAPD      Y12, Y13
+	VFMSUB213PD  Y3, Y11, Y13
+	VADDPD       Y4, Y13, Y4
+	VDIVPD       Y11, Y4, Y4
+	VMOVAPD      Y12, Y3
+	VDIVPD       Y11, Y5, Y12
+	VMOVAPD      Y12, Y13
+	VFMSUB213PD  Y5, Y11, Y13
+	VADDPD       Y6, Y13, Y6
+	VDIVPD       Y11, Y6, Y6
+	VMOVAPD      Y12, Y5
+	VDIVPD       Y11, Y7, Y12
+	VMOVAPD      Y12, Y13
+	VFMSUB213PD  Y7, Y11, Y13
+	VADDPD       Y8, Y13, Y8
+	VDIVPD       Y11, Y8, Y8
+	VMOVAPD      Y12, Y7
+	VDIVPD       Y11, Y9, Y12
+	VMOVAPD      Y12, Y13
+	VFMSUB213PD  Y9, Y11, Y13
+	VADDPD       Y10, Y13, Y10
+	VDIVPD       Y11, Y10, Y10
+	VMOVAPD      Y12, Y9
 
 divided17:
-	VSUBPD    Y3, Y3, Y10
-	VSUBPD    Y3, Y2, Y3
-	VCMPPD    $0x03, Y10, Y10, Y10
-	VBLENDVPD Y10, Y2, Y3, Y3
-	VSUBPD    Y5, Y5, Y2
-	VSUBPD    Y5, Y4, Y5
-	VCMPPD    $0x03, Y2, Y2, Y2
-	VBLENDVPD Y2, Y4, Y5, Y5
-	VSUBPD    Y7, Y7, Y2
-	VSUBPD    Y7, Y6, Y4
-	VCMPPD    $0x03, Y2, Y2, Y2
-	VBLENDVPD Y2, Y6, Y4, Y4
-	VSUBPD    Y9, Y9, Y2
-	VSUBPD    Y9, Y8, Y6
-	VCMPPD    $0x03, Y2, Y2, Y2
-	VBLENDVPD Y2, Y8, Y6, Y6
+	VSUBPD    Y4, Y4, Y11
+	VSUBPD    Y4, Y3, Y4
+	VCMPPD    $0x03, Y11, Y11, Y11
+	VBLENDVPD Y11, Y3, Y4, Y4
+	VSUBPD    Y6, Y6, Y3
+	VSUBPD    Y6, Y5, Y6
+	VCMPPD    $0x03, Y3, Y3, Y3
+	VBLENDVPD Y3, Y5, Y6, Y6
+	VSUBPD    Y8, Y8, Y3
+	VSUBPD    Y8, Y7, Y5
+	VCMPPD    $0x03, Y3, Y3, Y3
+	VBLENDVPD Y3, Y7, Y5, Y5
+	VSUBPD    Y10, Y10, Y3
+	VSUBPD    Y10, Y9, Y7
+	VCMPPD    $0x03, Y3, Y3, Y3
+	VBLENDVPD Y3, Y9, Y7, Y7
 	TESTQ     $0x00000001, flags+64(FP)
 	JNZ       past18
-	VMOVUPS   Y3, (AX)
-	VMOVUPS   Y5, 32(AX)
-	VMOVUPS   Y4, 64(AX)
-	VMOVUPS   Y6, 96(AX)
+	VMOVUPS   Y4, (AX)
+	VMOVUPS   Y6, 32(AX)
+	VMOVUPS   Y5, 64(AX)
+	VMOVUPS   Y7, 96(AX)
 	JMP       stored19
 
 past18:
-	VMOVNTPS Y3, (AX)
-	VMOVNTPS Y5, 32(AX)
-	VMOVNTPS Y4, 64(AX)
-	VMOVNTPS Y6, 96(AX)
+	VMOVNTPS Y4, (AX)
+	VMOVNTPS Y6, 32(AX)
+	VMOVNTPS Y5, 64(AX)
+	VMOVNTPS Y7, 96(AX)
 
 stored19:
 	ADDQ $+128, AX
@@ -7690,13 +7697,13 @@ blocksDone11:
 block20:
 	CMPQ    acc+24(FP), $0x00
 	JEQ     fresh22
-	VMOVUPD (CX), Y2
-	VMOVUPD 65536(CX), Y3
+	VMOVUPD (CX), Y3
+	VMOVUPD 65536(CX), Y4
 	JMP     started23
 
 fresh22:
-	VMOVAPS Y0, Y2
-	VXORPS  Y3, Y3, Y3
+	VMOVAPS Y0, Y3
+	VXORPS  Y4, Y4, Y4
 
 started23:
 	MOVQ  models+40(FP), R8
@@ -7707,19 +7714,19 @@ started23:
 
 models24:
 	MOVQ         (SI), R9
-	VBROADCASTSD (DI), Y4
-	VMOVUPD      (R9)(BX*8), Y5
-	VMULPD       Y5, Y4, Y6
-	VFNMADD213PD Y6, Y4, Y5
-	VADDPD       Y6, Y2, Y4
-	VSUBPD       Y2, Y4, Y7
-	VSUBPD       Y7, Y4, Y8
-	VSUBPD       Y2, Y8, Y8
-	VSUBPD       Y6, Y7, Y7
-	VADDPD       Y7, Y8, Y8
-	VADDPD       Y5, Y8, Y8
-	VADDPD       Y8, Y3, Y3
-	VMOVAPD      Y4, Y2
+	VBROADCASTSD (DI), Y5
+	VMOVUPD      (R9)(BX*8), Y6
+	VMULPD       Y6, Y5, Y7
+	VFNMADD213PD Y7, Y5, Y6
+	VADDPD       Y7, Y3, Y5
+	VSUBPD       Y3, Y5, Y8
+	VSUBPD       Y8, Y5, Y9
+	VSUBPD       Y3, Y9, Y9
+	VFMSUB132PD  Y1, Y7, Y8
+	VADDPD       Y8, Y9, Y9
+	VADDPD       Y6, Y9, Y9
+	VFMADD231PD  Y9, Y1, Y4
+	VMOVAPD      Y5, Y3
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
@@ -7728,20 +7735,20 @@ models24:
 folded25:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided27
-	VBROADCASTSD divisor+56(FP), Y4
-	VDIVPD       Y4, Y2, Y5
-	VMOVAPD      Y5, Y6
-	VFMSUB213PD  Y2, Y4, Y6
-	VADDPD       Y3, Y6, Y3
-	VDIVPD       Y4, Y3, Y3
-	VMOVAPD      Y5, Y2
+	VBROADCASTSD divisor+56(FP), Y5
+	VDIVPD       Y5, Y3, Y6
+	VMOVAPD      Y6, Y7
+	VFMSUB213PD  Y3, Y5, Y7
+	VADDPD       Y4, Y7, Y4
+	VDIVPD       Y5, Y4, Y4
+	VMOVAPD      Y6, Y3
 
 divided27:
-	VSUBPD    Y3, Y3, Y4
-	VSUBPD    Y3, Y2, Y3
-	VCMPPD    $0x03, Y4, Y4, Y4
-	VBLENDVPD Y4, Y2, Y3, Y3
-	VMOVUPS   Y3, (AX)
+	VSUBPD    Y4, Y4, Y5
+	VSUBPD    Y4, Y3, Y4
+	VCMPPD    $0x03, Y5, Y5, Y5
+	VBLENDVPD Y5, Y3, Y4, Y4
+	VMOVUPS   Y4, (AX)
 	ADDQ      $+32, AX
 	ADDQ      $+32, CX
 	ADDQ      $+4, BX
@@ -7752,7 +7759,7 @@ divided27:
 blocksDone21:
 	TESTQ   DX, DX
 	JZ      done3
-	VMOVUPS Y1, -32(AX)(DX*8)
+	VMOVUPS Y2, -32(AX)(DX*8)
 
 done3:
 	TESTQ $0x00000001, flags+64(FP)
@@ -7770,7 +7777,7 @@ small1:
 	CMPQ    DX, $0x02
 	JLT     smaller29
 	VMOVAPS Y0, Y0
-	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded31
@@ -7779,22 +7786,22 @@ small1:
 
 models30:
 	MOVQ         (CX), R8
-	VBROADCASTSD (SI), Y3
+	VBROADCASTSD (SI), Y4
 	LEAQ         (R8)(BX*8), R8
-	VMOVDQU      (R8), X1
-	VINSERTI128  $0x01, -16(R8)(DX*8), Y1, Y1
-	VMOVUPD      Y1, Y4
-	VMULPD       Y4, Y3, Y5
-	VFNMADD213PD Y5, Y3, Y4
-	VADDPD       Y5, Y0, Y3
-	VSUBPD       Y0, Y3, Y6
-	VSUBPD       Y6, Y3, Y7
-	VSUBPD       Y0, Y7, Y7
-	VSUBPD       Y5, Y6, Y6
-	VADDPD       Y6, Y7, Y7
-	VADDPD       Y4, Y7, Y7
-	VADDPD       Y7, Y2, Y2
-	VMOVAPD      Y3, Y0
+	VMOVDQU      (R8), X2
+	VINSERTI128  $0x01, -16(R8)(DX*8), Y2, Y2
+	VMOVUPD      Y2, Y5
+	VMULPD       Y5, Y4, Y6
+	VFNMADD213PD Y6, Y4, Y5
+	VADDPD       Y6, Y0, Y4
+	VSUBPD       Y0, Y4, Y7
+	VSUBPD       Y7, Y4, Y8
+	VSUBPD       Y0, Y8, Y8
+	VFMSUB132PD  Y1, Y6, Y7
+	VADDPD       Y7, Y8, Y8
+	VADDPD       Y5, Y8, Y8
+	VFMADD231PD  Y8, Y1, Y3
+	VMOVAPD      Y4, Y0
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
@@ -7804,16 +7811,16 @@ folded31:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided33
 	VBROADCASTSD divisor+56(FP), Y1
-	VDIVPD       Y1, Y0, Y3
-	VMOVAPD      Y3, Y4
+	VDIVPD       Y1, Y0, Y2
+	VMOVAPD      Y2, Y4
 	VFMSUB213PD  Y0, Y1, Y4
-	VADDPD       Y2, Y4, Y2
-	VDIVPD       Y1, Y2, Y2
-	VMOVAPD      Y3, Y0
+	VADDPD       Y3, Y4, Y3
+	VDIVPD       Y1, Y3, Y3
+	VMOVAPD      Y2, Y0
 
 divided33:
-	VSUBPD       Y2, Y2, Y1
-	VSUBPD       Y2, Y0, Y2
+	VSUBPD       Y3, Y3, Y1
+	VSUBPD       Y3, Y0, Y2
 	VCMPPD       $0x03, Y1, Y1, Y1
 	VBLENDVPD    Y1, Y0, Y2, Y2
 	VMOVDQU      X2, (AX)
@@ -7823,7 +7830,7 @@ divided33:
 
 smaller29:
 	VMOVAPS Y0, Y0
-	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded36
@@ -7832,22 +7839,22 @@ smaller29:
 
 models35:
 	MOVQ         (CX), R8
-	VBROADCASTSD (SI), Y3
+	VBROADCASTSD (SI), Y4
 	LEAQ         (R8)(BX*8), R8
-	VMOVQ        (R8), X1
-	VPINSRQ      $0x01, -8(R8)(DX*8), X1, X1
-	VMOVUPD      Y1, Y4
-	VMULPD       Y4, Y3, Y5
-	VFNMADD213PD Y5, Y3, Y4
-	VADDPD       Y5, Y0, Y3
-	VSUBPD       Y0, Y3, Y6
-	VSUBPD       Y6, Y3, Y7
-	VSUBPD       Y0, Y7, Y7
-	VSUBPD       Y5, Y6, Y6
-	VADDPD       Y6, Y7, Y7
-	VADDPD       Y4, Y7, Y7
-	VADDPD       Y7, Y2, Y2
-	VMOVAPD      Y3, Y0
+	VMOVQ        (R8), X2
+	VPINSRQ      $0x01, -8(R8)(DX*8), X2, X2
+	VMOVUPD      Y2, Y5
+	VMULPD       Y5, Y4, Y6
+	VFNMADD213PD Y6, Y4, Y5
+	VADDPD       Y6, Y0, Y4
+	VSUBPD       Y0, Y4, Y7
+	VSUBPD       Y7, Y4, Y8
+	VSUBPD       Y0, Y8, Y8
+	VFMSUB132PD  Y1, Y6, Y7
+	VADDPD       Y7, Y8, Y8
+	VADDPD       Y5, Y8, Y8
+	VFMADD231PD  Y8, Y1, Y3
+	VMOVAPD      Y4, Y0
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
@@ -7857,16 +7864,16 @@ folded36:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided38
 	VBROADCASTSD divisor+56(FP), Y1
-	VDIVPD       Y1, Y0, Y3
-	VMOVAPD      Y3, Y4
+	VDIVPD       Y1, Y0, Y2
+	VMOVAPD      Y2, Y4
 	VFMSUB213PD  Y0, Y1, Y4
-	VADDPD       Y2, Y4, Y2
-	VDIVPD       Y1, Y2, Y2
-	VMOVAPD      Y3, Y0
+	VADDPD       Y3, Y4, Y3
+	VDIVPD       Y1, Y3, Y3
+	VMOVAPD      Y2, Y0
 
 divided38:
-	VSUBPD    Y2, Y2, Y1
-	VSUBPD    Y2, Y0, Y2
+	VSUBPD    Y3, Y3, Y1
+	VSUBPD    Y3, Y0, Y2
 	VCMPPD    $0x03, Y1, Y1, Y1
 	VBLENDVPD Y1, Y0, Y2, Y2
 	VMOVQ     X2, (AX)
@@ -7880,13 +7887,14 @@ TEXT ·accumulateFloat64WiderAVX2(SB), NOSPLIT, $0-48
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
-	MOVQ     acc+0(FP), AX
-	MOVQ     n+24(FP), CX
-	MOVQ     offset+40(FP), DX
-	VPCMPEQD Y0, Y0, Y0
-	VPSLLQ   $0x3f, Y0, Y0
-	CMPQ     CX, $+4
-	JLT      done40
+	MOVQ         acc+0(FP), AX
+	MOVQ         n+24(FP), CX
+	MOVQ         offset+40(FP), DX
+	VPCMPEQD     Y0, Y0, Y0
+	VPSLLQ       $0x3f, Y0, Y0
+	VBROADCASTSD one64<>+0(SB), Y0
+	CMPQ         CX, $+4
+	JLT          done40
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, CX
@@ -7904,19 +7912,19 @@ TEXT ·accumulateFloat64WiderAVX2(SB), NOSPLIT, $0-48
 
 models41:
 	MOVQ         (SI), R9
-	VBROADCASTSD (DI), Y0
-	VMOVUPD      (R9)(BX*8), Y3
-	VMULPD       Y3, Y0, Y4
-	VFNMADD213PD Y4, Y0, Y3
-	VADDPD       Y4, Y1, Y0
-	VSUBPD       Y1, Y0, Y5
-	VSUBPD       Y5, Y0, Y6
-	VSUBPD       Y1, Y6, Y6
-	VSUBPD       Y4, Y5, Y5
-	VADDPD       Y5, Y6, Y6
-	VADDPD       Y3, Y6, Y6
-	VADDPD       Y6, Y2, Y2
-	VMOVAPD      Y0, Y1
+	VBROADCASTSD (DI), Y3
+	VMOVUPD      (R9)(BX*8), Y4
+	VMULPD       Y4, Y3, Y5
+	VFNMADD213PD Y5, Y3, Y4
+	VADDPD       Y5, Y1, Y3
+	VSUBPD       Y1, Y3, Y6
+	VSUBPD       Y6, Y3, Y7
+	VSUBPD       Y1, Y7, Y7
+	VFMSUB132PD  Y0, Y5, Y6
+	VADDPD       Y6, Y7, Y7
+	VADDPD       Y4, Y7, Y7
+	VFMADD231PD  Y7, Y0, Y2
+	VMOVAPD      Y3, Y1
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
@@ -7928,14 +7936,14 @@ blocks39:
 	JLT  blocksDone44
 
 block43:
-	VMOVUPD (AX), Y0
-	VMOVUPD 65536(AX), Y3
-	VMOVUPD 32(AX), Y4
-	VMOVUPD 65568(AX), Y5
-	VMOVUPD 64(AX), Y6
-	VMOVUPD 65600(AX), Y7
-	VMOVUPD 96(AX), Y8
-	VMOVUPD 65632(AX), Y9
+	VMOVUPD (AX), Y3
+	VMOVUPD 65536(AX), Y4
+	VMOVUPD 32(AX), Y5
+	VMOVUPD 65568(AX), Y6
+	VMOVUPD 64(AX), Y7
+	VMOVUPD 65600(AX), Y8
+	VMOVUPD 96(AX), Y9
+	VMOVUPD 65632(AX), Y10
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded46
@@ -7944,69 +7952,69 @@ block43:
 
 models45:
 	MOVQ         (BX), R8
-	VBROADCASTSD (SI), Y10
-	VMOVUPD      (R8)(DX*8), Y11
-	VMULPD       Y11, Y10, Y12
-	VFNMADD213PD Y12, Y10, Y11
-	VADDPD       Y12, Y0, Y13
-	VSUBPD       Y0, Y13, Y14
-	VSUBPD       Y14, Y13, Y15
-	VSUBPD       Y0, Y15, Y15
-	VSUBPD       Y12, Y14, Y14
+	VBROADCASTSD (SI), Y11
+	VMOVUPD      (R8)(DX*8), Y12
+	VMULPD       Y12, Y11, Y13
+	VFNMADD213PD Y13, Y11, Y12
+	VADDPD       Y13, Y3, Y14
+	VSUBPD       Y3, Y14, Y15
+	VSUBPD       Y15, Y14, Y16
+	VSUBPD       Y3, Y16, Y16
+	VFMSUB132PD  Y0, Y13, Y15
+	VADDPD       Y15, Y16, Y16
+	VADDPD       Y12, Y16, Y16
+	VFMADD231PD  Y16, Y0, Y4
+	VMOVAPD      Y14, Y3
+	VMOVUPD      32(R8)(DX*8), Y12
+	VMULPD       Y12, Y11, Y13
+	VFNMADD213PD Y13, Y11, Y12
+	VADDPD       Y13, Y5, Y14
+	VSUBPD       Y5, Y14, Y15
+	VSUBPD       Y15, Y14, Y16
+	VSUBPD       Y5, Y16, Y16
+	VFMSUB132PD  Y0, Y13, Y15
+	VADDPD       Y15, Y16, Y16
+	VADDPD       Y12, Y16, Y16
+	VFMADD231PD  Y16, Y0, Y6
+	VMOVAPD      Y14, Y5
+	VMOVUPD      64(R8)(DX*8), Y12
+	VMULPD       Y12, Y11, Y13
+	VFNMADD213PD Y13, Y11, Y12
+	VADDPD       Y13, Y7, Y14
+	VSUBPD       Y7, Y14, Y15
+	VSUBPD       Y15, Y14, Y16
+	VSUBPD       Y7, Y16, Y16
+	VFMSUB132PD  Y0, Y13, Y15
+	VADDPD       Y15, Y16, Y16
+	VADDPD       Y12, Y16, Y16
+	VFMADD231PD  Y16, Y0, Y8
+	VMOVAPD      Y14, Y7
+	VMOVUPD      96(R8)(DX*8), Y12
+	VMULPD       Y12, Y11, Y13
+	VFNMADD213PD Y13, Y11, Y12
+	VADDPD       Y13, Y9, Y11
+	VSUBPD       Y9, Y11, Y14
+	VSUBPD       Y14, Y11, Y15
+	VSUBPD       Y9, Y15, Y15
+	VFMSUB132PD  Y0, Y13, Y14
 	VADDPD       Y14, Y15, Y15
-	VADDPD       Y11, Y15, Y15
-	VADDPD       Y15, Y3, Y3
-	VMOVAPD      Y13, Y0
-	VMOVUPD      32(R8)(DX*8), Y11
-	VMULPD       Y11, Y10, Y12
-	VFNMADD213PD Y12, Y10, Y11
-	VADDPD       Y12, Y4, Y13
-	VSUBPD       Y4, Y13, Y14
-	VSUBPD       Y14, Y13, Y15
-	VSUBPD       Y4, Y15, Y15
-	VSUBPD       Y12, Y14, Y14
-	VADDPD       Y14, Y15, Y15
-	VADDPD       Y11, Y15, Y15
-	VADDPD       Y15, Y5, Y5
-	VMOVAPD      Y13, Y4
-	VMOVUPD      64(R8)(DX*8), Y11
-	VMULPD       Y11, Y10, Y12
-	VFNMADD213PD Y12, Y10, Y11
-	VADDPD       Y12, Y6, Y13
-	VSUBPD       Y6, Y13, Y14
-	VSUBPD       Y14, Y13, Y15
-	VSUBPD       Y6, Y15, Y15
-	VSUBPD       Y12, Y14, Y14
-	VADDPD       Y14, Y15, Y15
-	VADDPD       Y11, Y15, Y15
-	VADDPD       Y15, Y7, Y7
-	VMOVAPD      Y13, Y6
-	VMOVUPD      96(R8)(DX*8), Y11
-	VMULPD       Y11, Y10, Y12
-	VFNMADD213PD Y12, Y10, Y11
-	VADDPD       Y12, Y8, Y10
-	VSUBPD       Y8, Y10, Y13
-	VSUBPD       Y13, Y10, Y14
-	VSUBPD       Y8, Y14, Y14
-	VSUBPD       Y12, Y13, Y13
-	VADDPD       Y13, Y14, Y14
-	VADDPD       Y11, Y14, Y14
-	VADDPD       Y14, Y9, Y9
-	VMOVAPD      Y10, Y8
+	VADDPD       Y12, Y15, Y15
+	VFMADD231PD  Y15, Y0, Y10
+	VMOVAPD      Y11, Y9
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models45
 
 folded46:
-	VMOVUPD Y0, (AX)
-	VMOVUPD Y3, 65536(AX)
-	VMOVUPD Y4, 32(AX)
-	VMOVUPD Y5, 65568(AX)
-	VMOVUPD Y6, 64(AX)
-	VMOVUPD Y7, 65600(AX)
-	VMOVUPD Y8, 96(AX)
-	VMOVUPD Y9, 65632(AX)
+	VMOVUPD Y3, (AX)
+	VMOVUPD Y4, 65536(AX)
+	VMOVUPD Y5, 32(AX)
+	VMOVUPD Y6, 65568(AX)
+	VMOVUPD Y7, 64(AX)
+	VMOVUPD Y8, 65600(AX)
+	VMOVUPD Y9, 96(AX)
+	VMOVUPD Y10, 65632(AX)
 	ADDQ    $+128, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
@@ -8018,8 +8026,8 @@ blocksDone44:
 	JLT  blocksDone48
 
 block47:
-	VMOVUPD (AX), Y0
-	VMOVUPD 65536(AX), Y3
+	VMOVUPD (AX), Y3
+	VMOVUPD 65536(AX), Y4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded50
@@ -8028,27 +8036,27 @@ block47:
 
 models49:
 	MOVQ         (BX), R8
-	VBROADCASTSD (SI), Y4
-	VMOVUPD      (R8)(DX*8), Y5
-	VMULPD       Y5, Y4, Y6
-	VFNMADD213PD Y6, Y4, Y5
-	VADDPD       Y6, Y0, Y4
-	VSUBPD       Y0, Y4, Y7
-	VSUBPD       Y7, Y4, Y8
-	VSUBPD       Y0, Y8, Y8
-	VSUBPD       Y6, Y7, Y7
-	VADDPD       Y7, Y8, Y8
-	VADDPD       Y5, Y8, Y8
-	VADDPD       Y8, Y3, Y3
-	VMOVAPD      Y4, Y0
+	VBROADCASTSD (SI), Y5
+	VMOVUPD      (R8)(DX*8), Y6
+	VMULPD       Y6, Y5, Y7
+	VFNMADD213PD Y7, Y5, Y6
+	VADDPD       Y7, Y3, Y5
+	VSUBPD       Y3, Y5, Y8
+	VSUBPD       Y8, Y5, Y9
+	VSUBPD       Y3, Y9, Y9
+	VFMSUB132PD  Y0, Y7, Y8
+	VADDPD       Y8, Y9, Y9
+	VADDPD       Y6, Y9, Y9
+	VFMADD231PD  Y9, Y0, Y4
+	VMOVAPD      Y5, Y3
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models49
 
 folded50:
-	VMOVUPD Y0, (AX)
-	VMOVUPD Y3, 65536(AX)
+	VMOVUPD Y3, (AX)
+	VMOVUPD Y4, 65536(AX)
 	ADDQ    $+32, AX
 	ADDQ    $+4, DX
 	SUBQ    $+4, CX

@@ -47,14 +47,18 @@ var kindNames = [...]string{
 // String returns the kind's name in lower case.
 func (k Kind) String() string { return kindNames[k] }
 
-// Chosen is the implementation that each kind runs on now.
-var Chosen [Kinds]Implementation
+// A Choice is an implementation for every kind.
+type Choice [Kinds]Implementation
+
+// What each kind runs on now: Chosen as a rule, and ChosenPast in calls that move more than the caches hold and store
+// past them, where other things than the arithmetic decide.
+var Chosen, ChosenPast Choice
 
 // Environment is the variable that forces one implementation for every kernel when the process starts.
 const Environment = "MODELAVG_KERNEL"
 
 func init() {
-	Chosen = preferred()
+	Chosen, ChosenPast = preferred()
 	name := os.Getenv(Environment)
 	if name == "" {
 		return
@@ -72,8 +76,8 @@ func Available() []Implementation {
 // Widest returns the widest implementation that any kind runs on now.
 func Widest() Implementation {
 	widest := Generic
-	for _, i := range Chosen {
-		widest = max(widest, i)
+	for k := range Chosen {
+		widest = max(widest, Chosen[k], ChosenPast[k])
 	}
 	return widest
 }
@@ -85,17 +89,15 @@ func Force(name string) (restore func(), err error) {
 		if i.String() != name {
 			continue
 		}
-		former := Chosen
-		for k := range Chosen {
-			Chosen[k] = i
-		}
-		return func() { Chosen = former }, nil
+		former, formerPast := Chosen, ChosenPast
+		Chosen, ChosenPast = all(i), all(i)
+		return func() { Chosen, ChosenPast = former, formerPast }, nil
 	}
 	return nil, fmt.Errorf("implementation %q is not available here, want one of %v", name, Available())
 }
 
 // all returns the choice of one implementation for every kind.
-func all(i Implementation) (choice [Kinds]Implementation) {
+func all(i Implementation) (choice Choice) {
 	for k := range choice {
 		choice[k] = i
 	}

@@ -23,27 +23,32 @@ func detected() (d []Implementation) {
 	return d
 }
 
-// preferred returns the faster implementation of each kind on this processor; docs/performance.md has the measurements.
-func preferred() [Kinds]Implementation {
+// preferred returns the faster implementation of each kind on this processor, for data in the caches and past them;
+// docs/performance.md has the measurements.
+func preferred() (cached, past Choice) {
 	switch {
 	case hasAVX512:
 		return preferredAVX512(cpuid.CPU.VendorID, cpuid.CPU.Family)
 	case hasAVX2:
-		return all(AVX2)
+		return all(AVX2), all(AVX2)
 	}
-	return all(Generic)
+	return all(Generic), all(Generic)
 }
 
-func preferredAVX512(vendor cpuid.Vendor, family int) [Kinds]Implementation {
-	choice := all(AVX512)
+func preferredAVX512(vendor cpuid.Vendor, family int) (cached, past Choice) {
+	cached, past = all(AVX512), all(AVX512)
 	if vendor == cpuid.AMD && family == 0x19 {
-		// Zen 4 splits a 512-bit operation in two, and its conversions from 256 to 512 bits are slow.
-		choice[Float32] = AVX2
-		choice[Float64] = AVX2
-		choice[Float32Native] = AVX2
-		choice[Float16] = AVX2
+		// Zen 4 splits a 512-bit operation in two, and its conversions from 256 to 512 bits are slow. In memory that does
+		// not matter: there the longer blocks of AVX-512 keep more models flowing where an element needs more than one
+		// instruction, and the shorter ones of AVX2 are ahead where it does not.
+		cached[Float32] = AVX2
+		cached[Float64] = AVX2
+		cached[Float32Native] = AVX2
+		cached[Float16] = AVX2
+		past[Float64] = AVX2
+		past[Float32Native] = AVX2
 	}
-	return choice
+	return cached, past
 }
 
 // LastLevelCache returns the size in bytes of the last-level cache that one core can use, or 0 where it is not known.

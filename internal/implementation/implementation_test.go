@@ -36,60 +36,64 @@ func TestAvailable(t *testing.T) {
 	if len(slices.Compact(slices.Clone(a))) != len(a) {
 		t.Errorf("Available() = %v, want each once", a)
 	}
-	for k, i := range preferred() {
-		if !slices.Contains(a, i) {
-			t.Errorf("the choice for %v is %v, which is not one of %v", Kind(k), i, a)
+	cached, past := preferred()
+	for _, choice := range []Choice{cached, past} {
+		for k, i := range choice {
+			if !slices.Contains(a, i) {
+				t.Errorf("the choice for %v is %v, which is not one of %v", Kind(k), i, a)
+			}
 		}
 	}
 }
 
 func TestForce(t *testing.T) {
-	original := Chosen
-	defer func() { Chosen = original }()
-	mixed := preferred()
+	original, originalPast := Chosen, ChosenPast
+	defer func() { Chosen, ChosenPast = original, originalPast }()
+	mixed, past := preferred()
 	mixed[Float32] = Generic // so that it is not what Force sets
+	past[Float64] = Generic
 	for _, i := range Available() {
-		Chosen = mixed
+		Chosen, ChosenPast = mixed, past
 		restore, err := Force(i.String())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if Chosen != all(i) || Widest() != i {
-			t.Errorf("Force(%q): choice %v, widest %v", i, Chosen, Widest())
+		if Chosen != all(i) || ChosenPast != all(i) || Widest() != i {
+			t.Errorf("Force(%q): choice %v and %v, widest %v", i, Chosen, ChosenPast, Widest())
 		}
 		inner, err := Force("generic")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if Chosen != all(Generic) {
-			t.Errorf("forced twice: choice %v", Chosen)
+		if Chosen != all(Generic) || ChosenPast != all(Generic) {
+			t.Errorf("forced twice: choice %v and %v", Chosen, ChosenPast)
 		}
 		inner()
-		if Chosen != all(i) {
-			t.Errorf("after the inner restore: choice %v, want all %v", Chosen, i)
+		if Chosen != all(i) || ChosenPast != all(i) {
+			t.Errorf("after the inner restore: choice %v and %v, want all %v", Chosen, ChosenPast, i)
 		}
 		restore()
-		if Chosen != mixed {
-			t.Errorf("after restore: choice %v, want %v", Chosen, mixed)
+		if Chosen != mixed || ChosenPast != past {
+			t.Errorf("after restore: choice %v and %v, want %v and %v", Chosen, ChosenPast, mixed, past)
 		}
 	}
 	for _, name := range []string{"", "sse", "AVX2", "generic "} {
-		Chosen = mixed
+		Chosen, ChosenPast = mixed, past
 		restore, err := Force(name)
 		want := fmt.Sprintf("implementation %q is not available here, want one of %v", name, Available())
 		if err == nil || err.Error() != want || restore != nil {
 			t.Errorf("Force(%q) = %v, want %q", name, err, want)
 		}
-		if Chosen != mixed {
-			t.Errorf("Force(%q) changed the choice to %v", name, Chosen)
+		if Chosen != mixed || ChosenPast != past {
+			t.Errorf("Force(%q) changed the choice to %v and %v", name, Chosen, ChosenPast)
 		}
 	}
 }
 
 func TestWidest(t *testing.T) {
-	original := Chosen
-	defer func() { Chosen = original }()
-	Chosen = all(Generic)
+	original, originalPast := Chosen, ChosenPast
+	defer func() { Chosen, ChosenPast = original, originalPast }()
+	Chosen, ChosenPast = all(Generic), all(Generic)
 	if Widest() != Generic {
 		t.Errorf("Widest() = %v, want generic", Widest())
 	}
