@@ -31,6 +31,7 @@ const (
 	tileBytes   = 128 << 10                    // of accumulators, between two groups
 	widerStride = tileBytes / 2                // from the sums of a tile to their compensations
 	sliceHeader = int(unsafe.Sizeof([]byte{})) // bytes from one model's slice header to the next
+	sliceLength = sliceHeader / 3              // offset of the length in it
 	streamAlign = 64                           // bytes
 )
 
@@ -130,11 +131,12 @@ func (narrow *weights) group(kind implementation.Kind, w *float64, first, models
 // division returns what tells an implementation to divide by the divisor. One by a power of two, as of a mean of 2, 4 or
 // 8 models, is a multiplication: the same bits, at a tenth of the time.
 func division(kind implementation.Kind, divisor float64) (float64, int) {
-	fraction, exponent := math.Frexp(divisor)
+	const fractionBits, bias = 52, 1023
+	bits := math.Float64bits(divisor)
 	switch {
 	case divisor == 1:
 		return divisor, 0
-	case fraction == 0.5 && exponent > 0 && exponent < 64 && kind != implementation.Float64Wider:
+	case bits<<(64-fractionBits) == 0 && bits>>fractionBits-bias < 64 && kind != implementation.Float64Wider:
 		return 1 / divisor, scale
 	}
 	return divisor, divide
@@ -142,14 +144,36 @@ func division(kind implementation.Kind, divisor float64) (float64, int) {
 
 // weightedSum is dst[i] = round(Σ w[k]·x[k][i] / divisor). x points to the first of the models' slice headers; w == nil
 // stands for weights of one; a divisor of 1 divides nothing.
-func weightedSum(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n, models int, divisor float64) {
-	divisor, flags := division(kind, divisor)
-	var narrow weights
-	size := elementSize(kind)
-	if models <= group && n <= chunkBytes/8 {
-		weightedSumBlock(kind, dst, x, narrow.group(kind, w, 0, models), nil, n, models, 0, divisor, flags)
+//
+// It panics if there is no model, if a model's length is not n, or if the number of weights given is not that of the
+// models; −1 stands for none expected.
+func weightedSum(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n, models, given int, divisor float64) {
+	if models == 0 || given >= 0 && given != models {
+		panic(weightsMessage(models, given))
+	}
+	for k := range models {
+		if length := *(*int)(unsafe.Add(x, k*sliceHeader+sliceLength)); length != n {
+			panic(lengthMessage(k, length, n))
+		}
+	}
+	if models > group || n > chunkBytes/8 {
+		weightedSumLong(kind, dst, x, w, n, models, divisor)
 		return
 	}
+	// What follows is kept short: it is a good part of the time of a call of a few elements.
+	divisor, flags := division(kind, divisor)
+	if w != nil && accumulatorSize(kind) == 8 {
+		weightedSumBlock(kind, dst, x, unsafe.Pointer(w), nil, n, models, 0, divisor, flags)
+		return
+	}
+	var narrow weights
+	weightedSumBlock(kind, dst, x, narrow.group(kind, w, 0, models), nil, n, models, 0, divisor, flags)
+}
+
+// weightedSumLong is weightedSum for more than an implementation takes at once.
+func weightedSumLong(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n, models int, divisor float64) {
+	divisor, flags := division(kind, divisor)
+	size := elementSize(kind)
 	first := 0
 	if n >= streamThreshold/size/(models+1) {
 		flags |= large
@@ -230,21 +254,18 @@ func round(kind implementation.Kind, dst, acc unsafe.Pointer, n int, divisor flo
 	}
 }
 
-// check panics if there is no model, if a model's length is not n, or if there is not one weight a model; weights < 0
-// stands for none expected.
-func check[T any](n int, x [][]T, weights int) {
-	if len(x) == 0 {
-		panic("kernel: no models")
+// The texts are made apart, and the panics are not: what can come back from them would cost a call of a few elements as
+// much as its arithmetic.
+
+func weightsMessage(models, weights int) string {
+	if models == 0 {
+		return "kernel: no models"
 	}
-	if weights >= 0 && weights != len(x) {
-		panic("kernel: len(w) is " + strconv.Itoa(weights) + ", want len(x) = " + strconv.Itoa(len(x)))
-	}
-	for k := range x {
-		if len(x[k]) != n {
-			panic("kernel: len(x[" + strconv.Itoa(k) + "]) is " + strconv.Itoa(len(x[k])) +
-				", want len(dst) = " + strconv.Itoa(n))
-		}
-	}
+	return "kernel: len(w) is " + strconv.Itoa(weights) + ", want len(x) = " + strconv.Itoa(models)
+}
+
+func lengthMessage(k, got, want int) string {
+	return "kernel: len(x[" + strconv.Itoa(k) + "]) is " + strconv.Itoa(got) + ", want len(dst) = " + strconv.Itoa(want)
 }
 
 func checkLength(what string, got int, of string, want int) {
