@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -21,11 +22,16 @@ type atomicFile struct {
 	name   string // of the target in errors
 	temp   string
 	file   *os.File
+	size   int64
+
+	writeback *writeback // nil unless it is to be flushed, and large
+	placed    bool       // it has its name, and is closed
 }
 
-// createAtomic creates the temporary file for the target, size bytes long. Errors call the target name.
+// createAtomic creates the temporary file for the target, size bytes long. It has the permissions of a file that is at
+// the path name, which is what errors call it: the target, or where that will be in the end.
 func createAtomic(target, name string, size int64) (*atomicFile, error) {
-	perm, keep, err := targetMode(target)
+	perm, keep, err := targetMode(name)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +42,7 @@ func createAtomic(target, name string, size int64) (*atomicFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &atomicFile{target: target, name: name, temp: f.Name(), file: f}
+	a := &atomicFile{target: target, name: name, temp: f.Name(), file: f, size: size}
 	if keep {
 		if err := setMode(f, perm); err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: %w", name, err), a.discard())
@@ -122,8 +128,8 @@ func isTemp(name, prefix string) bool {
 // openTemp creates and locks a temporary file for the target.
 func openTemp(target string, perm fs.FileMode) (*os.File, error) {
 	prefix := filepath.Join(filepath.Dir(target), tempPrefix(target))
-	// A name can be taken, and a new file that is not yet locked can be removed by RemoveStale in another process. Neither
-	// happens twice but by malice.
+	// A name can be taken, and a new file that is not yet locked can be removed by RemoveStale in another process.
+	// Neither happens twice but by malice.
 	for range 100 {
 		f, err := os.OpenFile(fmt.Sprintf("%s%0*x%s", prefix, randomDigits, rand.Uint64(), tempSuffix),
 			os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
@@ -151,6 +157,32 @@ func isAt(f *os.File, path string) bool {
 	return err == nil && os.SameFile(opened, named)
 }
 
+// startWriteback has the file brought to the disk while it is written, if it is to be flushed.
+func (a *atomicFile) startWriteback(sync bool) {
+	if sync {
+		a.writeback = newWriteback(a.file, a.size)
+	}
+}
+
+// writeAt writes to the file, and has its full blocks brought to the disk if there is a writeback.
+func (a *atomicFile) writeAt(p []byte, off int64) (int, error) {
+	n, err := a.file.WriteAt(p, off)
+	a.writeback.wrote(off, int64(n))
+	return n, err
+}
+
+// flushSlices flushes the data of the file, slice by slice, until ctx is done. It has to be flushed all the same.
+func (a *atomicFile) flushSlices(ctx context.Context) error {
+	a.writeback.stop()
+	if err := flushSlices(ctx, a.file, a.size); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return fmt.Errorf("%s: %w", a.name, err)
+	}
+	return nil
+}
+
 // commit gives the file its name, flushing it before and the directory after if sync is set.
 func (a *atomicFile) commit(sync bool) error {
 	if sync {
@@ -171,6 +203,7 @@ func (a *atomicFile) commit(sync bool) error {
 
 // flush flushes the file to the disk.
 func (a *atomicFile) flush() error {
+	a.writeback.stop()
 	if err := a.file.Sync(); err != nil {
 		return fmt.Errorf("%s: %w", a.name, err)
 	}
@@ -180,7 +213,7 @@ func (a *atomicFile) flush() error {
 // rename gives the file its name and closes it.
 func (a *atomicFile) rename() error {
 	// The lock goes with the file, so that the file is closed last where open files can be renamed.
-	if !renamesOpenFiles {
+	if !renamesOpenFiles && !a.placed {
 		if err := a.file.Close(); err != nil {
 			return fmt.Errorf("%s: %w", a.name, err)
 		}
@@ -188,11 +221,12 @@ func (a *atomicFile) rename() error {
 	if err := os.Rename(a.temp, a.target); err != nil {
 		return fmt.Errorf("%s: %w", a.name, err)
 	}
-	if renamesOpenFiles {
+	if renamesOpenFiles && !a.placed {
 		if err := a.file.Close(); err != nil {
 			return fmt.Errorf("%s: %w", a.name, err)
 		}
 	}
+	a.placed = true
 	return nil
 }
 
@@ -213,6 +247,7 @@ func (a *atomicFile) commitNew() error {
 
 // discard removes the file.
 func (a *atomicFile) discard() error {
+	a.writeback.stop()
 	if !renamesOpenFiles {
 		a.file.Close() // nothing of the contents is wanted
 	}
@@ -220,31 +255,35 @@ func (a *atomicFile) discard() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	if renamesOpenFiles {
-		a.file.Close()
+	if renamesOpenFiles && !a.placed {
+		release(a.file, a.size)
 	}
 	return err
 }
 
-// RemoveStale removes the temporary files and directories that earlier runs on this machine have left beside path, or in
-// it if it is a model directory, because they were killed, and returns their paths. Files that a running process, this
-// one included, is still writing are not touched: they are locked. On systems and file systems without such locks
+// RemoveStale removes the temporary files and directories that earlier runs on this machine have left beside path, or
+// in it if it is a model directory, because they were killed, and returns their paths. Files that a running process,
+// this one included, is still writing are not touched: they are locked. On systems and file systems without such locks
 // nothing is removed. [Create] calls this for its path.
+//
+// A directory may be an old model that was replaced right before the run was killed, which has links to the files that
+// path has too; a file that only the old one has, and that is not weights, is put into path before it is removed.
 //
 // A path without such files, or in no directory, is no error.
 func RemoveStale(path string) ([]string, error) {
 	path = filepath.Clean(path)
 	prefix := tempPrefix(path)
-	removed, err := removeStaleIn(filepath.Dir(path), func(name string) bool { return isTemp(name, prefix) })
+	removed, err := removeStaleIn(filepath.Dir(path), path, func(name string) bool { return isTemp(name, prefix) })
 	if info, statErr := os.Stat(path); statErr != nil || !info.IsDir() {
 		return removed, err
 	}
-	inside, insideErr := removeStaleIn(path, isShardTemp)
+	inside, insideErr := removeStaleIn(path, "", isShardTemp)
 	return append(removed, inside...), errors.Join(err, insideErr)
 }
 
-// removeStaleIn removes the stale files and directories among those in dir whose names match.
-func removeStaleIn(dir string, match func(name string) bool) ([]string, error) {
+// removeStaleIn removes the stale files and directories among those in dir whose names match. The directories are those
+// for the target.
+func removeStaleIn(dir, target string, match func(name string) bool) ([]string, error) {
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -259,7 +298,7 @@ func removeStaleIn(dir string, match func(name string) bool) ([]string, error) {
 			continue
 		}
 		temp := filepath.Join(dir, d.Name())
-		ok, err := removeIfStale(temp)
+		ok, err := removeIfStale(temp, target)
 		if ok {
 			removed = append(removed, temp)
 		}
@@ -269,7 +308,7 @@ func removeStaleIn(dir string, match func(name string) bool) ([]string, error) {
 }
 
 // removeIfStale removes the temporary file or directory if nobody holds its lock.
-func removeIfStale(temp string) (bool, error) {
+func removeIfStale(temp, target string) (bool, error) {
 	f, err := openForLock(temp)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -278,9 +317,15 @@ func removeIfStale(temp string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	// The lock is kept until the name is gone: whoever creates a file looks, with the lock, whether it still has its name.
+	// The lock is kept until the name is gone: whoever creates a file looks, with the lock, whether it still has its
+	// name.
 	if lock(f) != lockHeld || !isAt(f, temp) {
 		return false, nil
+	}
+	if info, err := f.Stat(); err == nil && info.IsDir() && target != "" {
+		if err := rescue(temp, target); err != nil {
+			return false, err
+		}
 	}
 	if err := os.RemoveAll(temp); err != nil {
 		return false, err

@@ -16,7 +16,7 @@
 // and from arrays in the order of C or of Fortran. An array in Fortran's order is put in order while it is read, which
 // takes several times as long. A deflated array goes to a temporary file, in the directory that [os.TempDir] names, when
 // its first byte is read, so that no more than a buffer of it is in memory; its checksum is checked then. That of a
-// stored array is not.
+// stored array is not. NumPy stores bfloat16 without its name; [WithVoid2As] reads it.
 //
 // # Bytes
 //
@@ -31,8 +31,8 @@
 // and dimensions beyond the int64 range.
 //
 // An index and its shards have to say the same: each tensor is in one shard, and that is where the index says. Names of
-// shards are plain names of files in the directory of the index. The total_size of an index is often wrong and not looked
-// at.
+// shards are plain names of files in the directory of the index. The total_size of an index is often wrong and only
+// looked at by [Violations], which returns all that is wrong with a model where Open returns the first error.
 //
 // Headers are treated as hostile: no memory is taken on the word of a length or an offset before it was compared with
 // the size of the file, and errors say which file, which tensor and which field, what was found and what was wanted.
@@ -54,6 +54,9 @@ var (
 
 	// ErrNoTensor reports a name that no tensor of the model has.
 	ErrNoTensor = errors.New("no tensor")
+
+	// ErrUntyped reports an array in a NumPy file whose elements are two bytes without a type; see [WithVoid2As].
+	ErrUntyped = errors.New("elements of two bytes without a type")
 
 	// ErrChanged reports a file that was changed while it was open.
 	ErrChanged = errors.New("file changed while it was open")

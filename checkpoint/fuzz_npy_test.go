@@ -100,7 +100,7 @@ func FuzzNPYHeader(f *testing.F) {
 			return
 		}
 		file := append(npyFile(string(text), 0), make([]byte, dataBytes)...)
-		got, err := readNPYHeader(bytes.NewReader(file), int64(len(file)))
+		got, err := readNPYHeader(bytes.NewReader(file), int64(len(file)), 0)
 		dtype, big, fortran, shape, ok := referenceNPY(string(text), int(dataBytes))
 		if ok != (err == nil) {
 			t.Fatalf("header %q, %d bytes of data: %v, want ok %t", text, dataBytes, err, ok)
@@ -118,7 +118,7 @@ func FuzzNPYHeader(f *testing.F) {
 		if err != nil || len(head)%npyAlignment != 0 {
 			t.Fatalf("header %q: %d bytes, %v", text, len(head), err)
 		}
-		back, err := readNPYHeader(bytes.NewReader(head), int64(len(head)+int(dataBytes)))
+		back, err := readNPYHeader(bytes.NewReader(head), int64(len(head)+int(dataBytes)), 0)
 		if err != nil || back.dtype != dtype || back.bigEndian || back.fortran || !slices.Equal(back.shape, shape) {
 			t.Fatalf("written %q: %+v, %v", head, back, err)
 		}

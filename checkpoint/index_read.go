@@ -34,8 +34,7 @@ func openDirectory(dir string, o openOptions) (*Model, error) {
 			return nil, err
 		}
 		if hasSingle && !slices.ContainsFunc(m.shards, func(s Shard) bool { return s.File == singleName }) {
-			return nil, errors.Join(fmt.Errorf("%s: has both %s and %s, which is not in that index: ambiguous, want one of them",
-				dir, indexName, singleName), m.Close())
+			return nil, errors.Join(bothError(dir), m.Close())
 		}
 		m.path = dir
 		return m, nil
@@ -47,7 +46,16 @@ func openDirectory(dir string, o openOptions) (*Model, error) {
 		m.path, m.dir = dir, dir
 		return m, nil
 	}
-	return nil, fmt.Errorf("%s: is a directory with neither %s nor %s: %w", dir, indexName, singleName, fs.ErrNotExist)
+	return nil, neitherError(dir)
+}
+
+func bothError(dir string) error {
+	return fmt.Errorf("%s: has both %s and %s, which is not in that index: ambiguous, want one of them", dir, indexName,
+		singleName)
+}
+
+func neitherError(dir string) error {
+	return fmt.Errorf("%s: is a directory with neither %s nor %s: %w", dir, indexName, singleName, fs.ErrNotExist)
 }
 
 // exists reports whether there is something at path.
@@ -83,7 +91,7 @@ func openIndex(path string, o openOptions) (*Model, error) {
 func (m *Model) addShard(file string, mapped int, weightMap map[string]string, o openOptions) error {
 	shard, err := openSafetensors(filepath.Join(m.dir, file), o)
 	if err != nil {
-		return fmt.Errorf("%s: shard %s: %w", m.index, quote(file), err)
+		return shardError(m.index, file, err)
 	}
 	m.sources = append(m.sources, shard.sources...)
 	if m.shards == nil {
@@ -94,15 +102,15 @@ func (m *Model) addShard(file string, mapped int, weightMap map[string]string, o
 		name := shard.entries[i].Name
 		names[i] = name
 		if other, ok := weightMap[name]; !ok {
-			return m.indexError(name, fmt.Errorf("is in shard %s, but not in the %s", quote(file), weightMapKey))
+			return m.indexError(name, notMapped(file))
 		} else if other != file {
-			return m.indexError(name, fmt.Errorf("is in shard %s, but the %s says %s", quote(file), weightMapKey, quote(other)))
+			return m.indexError(name, mappedElsewhere(file, other))
 		}
 	}
 	if len(names) < mapped {
 		for _, name := range slices.Sorted(maps.Keys(weightMap)) {
 			if weightMap[name] == file && shard.find(name) == nil {
-				return m.indexError(name, fmt.Errorf("the %s says shard %s, which has no such tensor", weightMapKey, quote(file)))
+				return m.indexError(name, notInShard(file))
 			}
 		}
 	}
@@ -115,8 +123,41 @@ func (m *Model) indexError(name string, err error) error {
 	return &FormatError{Path: m.index, Tensor: name, Err: err, aboutTensor: true}
 }
 
+func shardError(index, file string, err error) error {
+	return fmt.Errorf("%s: shard %s: %w", index, quote(file), err)
+}
+
+// What may be wrong with a tensor of a model in shards.
+
+func notMapped(file string) error {
+	return fmt.Errorf("is in shard %s, but not in the %s", quote(file), weightMapKey)
+}
+
+func mappedElsewhere(file, other string) error {
+	return fmt.Errorf("is in shard %s, but the %s says %s", quote(file), weightMapKey, quote(other))
+}
+
+func notInShard(file string) error {
+	return fmt.Errorf("the %s says shard %s, which has no such tensor", weightMapKey, quote(file))
+}
+
+var errEmptyWeightMap = errors.New(weightMapKey + ": is empty, want one tensor at least")
+
 // readIndex returns the weight_map of an index file.
 func readIndex(path string, limit int64) (map[string]string, error) {
+	text, err := readIndexText(path, limit)
+	if err != nil {
+		return nil, err
+	}
+	weightMap, err := parseIndex(text)
+	if err != nil {
+		return nil, formatError(path, err)
+	}
+	return weightMap, nil
+}
+
+// readIndexText returns the text of an index file.
+func readIndexText(path string, limit int64) ([]byte, error) {
 	s, err := openSource(path)
 	if err != nil {
 		return nil, err
@@ -133,16 +174,7 @@ func readIndex(path string, limit int64) (map[string]string, error) {
 	if n, err := s.file.ReadAt(more[:], s.size); n > 0 || err != nil && !errors.Is(err, io.EOF) {
 		return nil, errors.Join(fmt.Errorf("%s: %w: more than the %d bytes that it had", path, ErrChanged, s.size), err)
 	}
-	weightMap, err := parseIndex(text)
-	if err != nil {
-		var format *FormatError
-		if !errors.As(err, &format) {
-			format = &FormatError{Err: err}
-		}
-		format.Path = path
-		return nil, format
-	}
-	return weightMap, nil
+	return text, nil
 }
 
 // parseIndex returns the weight_map of the index, which has one tensor at least.
@@ -183,7 +215,7 @@ func parseIndex(text []byte) (map[string]string, error) {
 	case weightMap == nil:
 		return nil, errors.New("no " + weightMapKey)
 	case len(weightMap) == 0:
-		return nil, errors.New(weightMapKey + ": is empty, want one tensor at least")
+		return nil, errEmptyWeightMap
 	}
 	return weightMap, nil
 }

@@ -47,6 +47,7 @@ type OpenOption func(*openOptions)
 
 type openOptions struct {
 	headerLimit int64
+	void2       DType // of elements of two bytes without a type, or zero
 }
 
 // DefaultHeaderLimit is the longest header, in bytes, that [Open] reads unless told otherwise, and the longest that
@@ -59,6 +60,29 @@ const DefaultHeaderLimit = 100_000_000
 // files of strangers does well with 1 to 16 MB.
 func WithHeaderLimit(bytes int64) OpenOption {
 	return func(o *openOptions) { o.headerLimit = bytes }
+}
+
+// WithVoid2As sets the dtype of those arrays in .npy and .npz files whose elements are two bytes without a type, "V2",
+// which without it are an error that wraps [ErrUntyped]. That is how NumPy stores bfloat16, of package ml_dtypes, which
+// it does not know: the dtype is BF16 then. It must be a dtype of 16 bits. Elements whose order of bytes is not given
+// are little-endian.
+func WithVoid2As(d DType) OpenOption {
+	return func(o *openOptions) { o.void2 = d }
+}
+
+// gatherOpenOptions puts the options together.
+func gatherOpenOptions(opts []OpenOption) (openOptions, error) {
+	var o openOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if o.headerLimit <= 0 {
+		o.headerLimit = DefaultHeaderLimit
+	}
+	if o.void2 != 0 && o.void2.Bits() != 16 {
+		return o, fmt.Errorf("elements of two bytes as %v: want a dtype of 16 bits", o.void2)
+	}
+	return o, nil
 }
 
 // Open opens the model at path: a file; a directory with model.safetensors.index.json, or else with model.safetensors;
@@ -74,12 +98,9 @@ func WithHeaderLimit(bytes int64) OpenOption {
 // A file that breaks a rule of the format is a [FormatError]; a header over the limit wraps [ErrHeaderLimit]; a path
 // that is no regular file, and any failure to open or read it, are errors too.
 func Open(path string, opts ...OpenOption) (*Model, error) {
-	var o openOptions
-	for _, opt := range opts {
-		opt(&o)
-	}
-	if o.headerLimit <= 0 {
-		o.headerLimit = DefaultHeaderLimit
+	o, err := gatherOpenOptions(opts)
+	if err != nil {
+		return nil, err
 	}
 	info, err := os.Stat(path)
 	switch {

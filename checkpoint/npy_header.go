@@ -30,10 +30,12 @@ type npyHeader struct {
 	fortran   bool // the first index is the one that runs fastest
 	shape     []int64
 	size      int64 // of everything before the data
+	void2     DType // of elements of two bytes without a type, or zero
 }
 
-// readNPYHeader reads magic, version and header from the beginning of r, which has size bytes.
-func readNPYHeader(r io.Reader, size int64) (*npyHeader, error) {
+// readNPYHeader reads magic, version and header from the beginning of r, which has size bytes. Elements of two bytes
+// without a type are of dtype void2, unless it is zero.
+func readNPYHeader(r io.Reader, size int64, void2 DType) (*npyHeader, error) {
 	var b [12]byte
 	if size < 10 {
 		return nil, fmt.Errorf("%d bytes, want at least 10 for the beginning of a header", size)
@@ -44,7 +46,7 @@ func readNPYHeader(r io.Reader, size int64) (*npyHeader, error) {
 	if string(b[:6]) != npyMagic {
 		return nil, fmt.Errorf("begins with %q, want %q", b[:6], npyMagic)
 	}
-	h := new(npyHeader)
+	h := &npyHeader{void2: void2}
 	var length int64
 	switch major, minor := b[6], b[7]; {
 	case minor != 0 || major < 1 || major > 3:
@@ -164,14 +166,20 @@ func (h *npyHeader) parseDescr(s *npyScanner) error {
 	}
 	order, name := descr[0], descr[1:]
 	d, ok := npyTypes[name]
+	if name == "V2" && h.void2 != 0 {
+		if d, ok = h.void2, true; order == '|' {
+			order = '<' // bytes without a type have no order; what writes bfloat16 so are little-endian machines
+		}
+	}
 	switch {
 	case strings.HasPrefix(name, "O"):
 		return fmt.Errorf("%s: objects of Python, which are not read: it would mean to run what a stranger wrote", quote(descr))
-	case name == "V2":
-		return fmt.Errorf("%s: two bytes without a type, perhaps bfloat16, of which NumPy files do not keep the name: "+
-			"convert it to float32 before, or write safetensors", quote(descr))
+	case !ok && name == "V2":
+		return fmt.Errorf("%s: %w, which is also how bfloat16 is stored: not read without being told their dtype",
+			quote(descr), ErrUntyped)
 	case !ok:
-		return fmt.Errorf("%s: not a type that is read, want one of < > | and b1, i1 to i8, u1 to u8, f2, f4, f8 or c8", quote(descr))
+		return fmt.Errorf("%s: not a type that is read, want one of < > | and b1, i1 to i8, u1 to u8, f2, f4, f8 or c8",
+			quote(descr))
 	}
 	h.dtype = d
 	switch {
@@ -316,7 +324,7 @@ func appendNPYHeader(b []byte, t Tensor) ([]byte, error) {
 		}
 	}
 	if name == "" {
-		return nil, fmt.Errorf("dtype: %v has no type in NumPy files", t.DType)
+		return nil, fmt.Errorf("dtype: %v has no type in NumPy files, want one that they have, such as F32", t.DType)
 	}
 	if len(t.Shape) > maxNPYDims {
 		return nil, fmt.Errorf("shape %s: %d dimensions, NumPy has at most %d", shapeText(t.Shape), len(t.Shape), maxNPYDims)

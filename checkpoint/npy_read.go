@@ -1,30 +1,17 @@
 package checkpoint
 
-import (
-	"errors"
-	"io"
-)
+import "io"
 
 // arrayName is the name of the one tensor of a file in NumPy's format, which has none of its own.
 const arrayName = "array"
 
 // readNPY makes the model of a .npy file.
-func readNPY(s *source, _ openOptions) (*Model, error) {
-	h, err := readNPYHeader(io.NewSectionReader(s.file, 0, s.size), s.size)
+func readNPY(s *source, o openOptions) (*Model, error) {
+	h, err := readNPYHeader(io.NewSectionReader(s.file, 0, s.size), s.size, o.void2)
 	if err != nil {
-		return nil, npyError(s.path, err)
+		return nil, formatError(s.path, err)
 	}
 	return &Model{path: s.path, sources: []*source{s}, entries: []entry{h.entry(arrayName, s, s, 0)}}, nil
-}
-
-// npyError makes a FormatError of what is wrong with the file, not of a failure to read it.
-func npyError(path string, err error) error {
-	var format *FormatError
-	if !errors.As(err, &format) {
-		format = &FormatError{Err: err}
-	}
-	format.Path = path
-	return format
 }
 
 // entry makes the entry of an array that begins, header and all, at offset begin of from, which is the source or what

@@ -206,8 +206,8 @@ func TestNPYErrors(t *testing.T) {
 	}
 	for file, want := range map[string]string{
 		"object.npy": `object.npy: descr: "|O": objects of Python, which are not read: it would mean to run what a stranger wrote`,
-		"void2.npy": `void2.npy: descr: "|V2": two bytes without a type, perhaps bfloat16, of which NumPy files do not keep the name: ` +
-			"convert it to float32 before, or write safetensors",
+		"void2.npy": `void2.npy: descr: "|V2": elements of two bytes without a type, which is also how bfloat16 is stored: ` +
+			"not read without being told their dtype",
 		"structured.npy": "structured.npy: descr: a structured type, want a plain one",
 		"complex128.npy": `complex128.npy: descr: "<c16": not a type that is read, want one of < > | and b1, i1 to i8, u1 to u8, f2, f4, f8 or c8`,
 		"string.npy":     `string.npy: descr: "<U4": not a type that is read, want one of < > | and b1, i1 to i8, u1 to u8, f2, f4, f8 or c8`,
@@ -445,4 +445,48 @@ func TestDeflatedMember(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 	wantFiles(t, temp)
+}
+
+// Elements of two bytes without a type are read if they are given one: as they are, from either order of bytes.
+func TestVoid2(t *testing.T) {
+	for descr, want := range map[string][]byte{"|V2": {0, 1, 2, 3}, "<V2": {0, 1, 2, 3}, ">V2": {1, 0, 3, 2}} {
+		path := filepath.Join(t.TempDir(), "a.npy")
+		file := npyFile("{'descr': '"+descr+"', 'fortran_order': False, 'shape': (2,), }", 4)
+		for i := range 4 {
+			file[len(file)-4+i] = byte(i)
+		}
+		if err := os.WriteFile(path, file, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := Open(path); !errors.Is(err, ErrUntyped) {
+			if err == nil {
+				m.Close()
+			}
+			t.Errorf("%s: %v, want an error that wraps ErrUntyped", descr, err)
+		}
+		for _, d := range []DType{BF16, F16, I16, U16} {
+			m := open(t, path, WithVoid2As(d))
+			got := make([]byte, 4)
+			if _, err := m.ReadAt(arrayName, got, 0); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s: read %v, %v, want %v", descr, got, err, want)
+			}
+			if tensor, _ := m.Tensor(arrayName); tensor.DType != d || tensor.Elements() != 2 {
+				t.Errorf("%s as %v: %v", descr, d, tensor)
+			}
+		}
+		for _, d := range []DType{F32, F8E4M3, lastDType + 1} {
+			m, err := Open(path, WithVoid2As(d))
+			if err == nil {
+				m.Close()
+			}
+			if want := fmt.Sprintf("elements of two bytes as %v: want a dtype of 16 bits", d); err == nil || err.Error() != want {
+				t.Errorf("%v, want %s", err, want)
+			}
+		}
+	}
+	// All others are as they were.
+	m := open(t, filepath.Join("testdata", "numpy", "stored.npz"), WithVoid2As(BF16))
+	if got, want := fmt.Sprint(m.Tensors()), fmt.Sprint(open(t, filepath.Join("testdata", "numpy", "stored.npz")).Tensors()); got != want {
+		t.Errorf("tensors %s, want %s", got, want)
+	}
 }

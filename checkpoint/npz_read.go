@@ -23,28 +23,42 @@ const (
 
 // readNPZ makes the model of a .npz file.
 func readNPZ(s *source, o openOptions) (*Model, error) {
-	directory := &limitedReaderAt{from: s.file, left: o.headerLimit + zipTail}
-	archive, err := zip.NewReader(directory, s.size)
+	members, err := readMembers(s, o.headerLimit)
 	if err != nil {
-		if errors.Is(err, ErrHeaderLimit) {
-			err = fmt.Errorf("%w: the directory of the archive, limit %d bytes", ErrHeaderLimit, o.headerLimit)
-		}
-		return nil, npyError(s.path, fmt.Errorf("zip archive: %w", err))
+		return nil, err
 	}
-	directory.unlimited = true
-	m := &Model{path: s.path, sources: []*source{s}, entries: make([]entry, 0, len(archive.File))}
-	for _, f := range archive.File {
-		if err := m.addMember(s, f); err != nil {
-			return nil, npyError(s.path, fmt.Errorf("member %s: %w", quote(f.Name), err))
+	m := &Model{path: s.path, sources: []*source{s}, entries: make([]entry, 0, len(members))}
+	for _, f := range members {
+		if err := m.addMember(s, f, o.void2); err != nil {
+			return nil, memberError(s, f, err)
 		}
 	}
 	m.entries = sortByName(m.entries)
 	for i := 1; i < len(m.entries); i++ {
 		if name := m.entries[i].Name; name == m.entries[i-1].Name {
-			return nil, npyError(s.path, inTensor(name, errors.New("given twice")))
+			return nil, formatError(s.path, inTensor(name, errors.New("given twice")))
 		}
 	}
 	return m, nil
+}
+
+// memberError says that err is about the member.
+func memberError(s *source, f *zip.File, err error) error {
+	return formatError(s.path, fmt.Errorf("member %s: %w", quote(f.Name), err))
+}
+
+// readMembers returns what the directory of the archive lists.
+func readMembers(s *source, headerLimit int64) ([]*zip.File, error) {
+	directory := &limitedReaderAt{from: s.file, left: headerLimit + zipTail}
+	archive, err := zip.NewReader(directory, s.size)
+	if err != nil {
+		if errors.Is(err, ErrHeaderLimit) {
+			err = fmt.Errorf("%w: the directory of the archive, limit %d bytes", ErrHeaderLimit, headerLimit)
+		}
+		return nil, formatError(s.path, fmt.Errorf("zip archive: %w", err))
+	}
+	directory.unlimited = true
+	return archive.File, nil
 }
 
 // checkMemberName returns an error unless name is one that an array has in an archive.
@@ -68,7 +82,7 @@ func checkMemberName(name string) error {
 }
 
 // addMember reads the header of a member and adds the array to the model.
-func (m *Model) addMember(s *source, f *zip.File) error {
+func (m *Model) addMember(s *source, f *zip.File, void2 DType) error {
 	if err := checkMemberName(f.Name); err != nil {
 		return err
 	}
@@ -92,7 +106,7 @@ func (m *Model) addMember(s *source, f *zip.File) error {
 		if offset > s.size || size > s.size-offset {
 			return fmt.Errorf("%d bytes at byte %d, but the file has %d", size, offset, s.size)
 		}
-		h, err := readNPYHeader(io.NewSectionReader(s.file, offset, size), size)
+		h, err := readNPYHeader(io.NewSectionReader(s.file, offset, size), size, void2)
 		if err != nil {
 			return err
 		}
@@ -104,7 +118,7 @@ func (m *Model) addMember(s *source, f *zip.File) error {
 			return err
 		}
 		defer r.Close()
-		h, err := readNPYHeader(r, size)
+		h, err := readNPYHeader(r, size, void2)
 		if err != nil {
 			return err
 		}

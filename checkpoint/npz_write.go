@@ -2,12 +2,13 @@ package checkpoint
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"math"
-	"os"
 	"slices"
 )
 
@@ -119,7 +120,7 @@ func layOutNPZ(tensors []Tensor, limit int64) (*fileLayout, error) {
 	b = appendZipEnd(b, int64(len(members)), begin, limit)
 	l.blocks = append(l.blocks, block{begin, b})
 	l.size += int64(len(b))
-	l.finish = func(f *os.File) error { return writeSums(f, members) }
+	l.finish = func(ctx context.Context, f *atomicFile) error { return writeSums(ctx, f, members) }
 	return l, nil
 }
 
@@ -217,24 +218,28 @@ func appendUint16s(b []byte, values ...uint16) []byte {
 	return b
 }
 
-// writeSums reads the members back and writes their checksums.
-func writeSums(f *os.File, members []zipMember) error {
+// writeSums reads the members back and writes their checksums, until ctx is done.
+func writeSums(ctx context.Context, f *atomicFile, members []zipMember) error {
 	buf := make([]byte, 1<<20)
 	for i := range members {
 		m := &members[i]
 		sum := crc32.NewIEEE()
-		// Hidden behind a struct, the file cannot be asked to copy in its own way, with a buffer of its own.
-		from := struct{ io.Reader }{io.NewSectionReader(f, m.content, m.size)}
-		n, err := io.CopyBuffer(struct{ io.Writer }{sum}, from, buf)
-		if err == nil && n < m.size {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
-			return fmt.Errorf("read %s for its checksum: %w", quote(m.name), err)
+		for off := int64(0); off < m.size; off += int64(len(buf)) {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			p := buf[:min(int64(len(buf)), m.size-off)]
+			if n, err := f.file.ReadAt(p, m.content+off); n < len(p) {
+				if errors.Is(err, io.EOF) {
+					err = io.ErrUnexpectedEOF
+				}
+				return fmt.Errorf("read %s for its checksum: %w", quote(m.name), err)
+			}
+			sum.Write(p)
 		}
 		b := binary.LittleEndian.AppendUint32(nil, sum.Sum32())
 		for _, off := range []int64{m.begin + zipLocalSumOffset, m.central + zipCentralSumOffset} {
-			if _, err := f.WriteAt(b, off); err != nil {
+			if _, err := f.writeAt(b, off); err != nil {
 				return fmt.Errorf("checksum of %s: %w", quote(m.name), err)
 			}
 		}

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,17 +14,21 @@ import (
 // An outputDirectory is a model directory that is written: files under temporary names, which are put in their places
 // together.
 //
-// A directory that does not exist yet is itself written under a temporary name, and locked as an atomicFile is.
+// A directory that does not exist yet is itself written under a temporary name, and locked as an atomicFile is. So is
+// one that takes the place of another, where that can be done in one step.
 type outputDirectory struct {
 	target string
-	temp   string        // the temporary directory; empty if the target exists
+	temp   string        // the temporary directory; empty if files are put into the target one by one
 	lock   *os.File      // of the temporary directory, where open ones can be renamed
 	shards []*atomicFile // in order
 	index  *atomicFile   // nil if there is one file and no index
+
+	exchange bool // the target exists, and the temporary directory is to take its place
 }
 
-// createDirectory begins a model directory. The caller adds the files, and discards it if that fails.
-func createDirectory(target string) (*outputDirectory, error) {
+// createDirectory begins a model directory of the files of the plans, and perhaps an index. The caller adds the files,
+// and discards it if that fails.
+func createDirectory(target string, plans []shardPlan, withIndex bool) (*outputDirectory, error) {
 	target = filepath.Clean(target)
 	_, _ = RemoveStale(target) // as in createAtomic
 
@@ -32,7 +37,7 @@ func createDirectory(target string) (*outputDirectory, error) {
 	case err == nil && !info.IsDir():
 		return nil, fmt.Errorf("%s: is a file, want a directory for the shards", target)
 	case err == nil:
-		return &outputDirectory{target: target}, nil
+		return createInDirectory(target, plans, withIndex)
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
@@ -44,6 +49,40 @@ func createDirectory(target string) (*outputDirectory, error) {
 		return nil, err
 	}
 	return &outputDirectory{target: target, temp: temp, lock: lock}, nil
+}
+
+// createInDirectory begins a model directory that takes the place of another one.
+//
+// If no shard has the name of one that is there, renaming file after file does no harm to the old model, and the index
+// is what replaces it. Nor is there more than one step if there is only one file. Otherwise a whole new directory takes
+// the place of the old one, if that is possible.
+func createInDirectory(target string, plans []shardPlan, withIndex bool) (*outputDirectory, error) {
+	d := &outputDirectory{target: target}
+	if err := d.checkOthers(plans, withIndex); err != nil {
+		return nil, err
+	}
+	replaced := false
+	for _, p := range plans {
+		there, err := exists(filepath.Join(target, p.file))
+		if err != nil {
+			return nil, err
+		}
+		replaced = replaced || there
+	}
+	if !withIndex || !replaced {
+		return d, nil
+	}
+	temp, lock, err := openTempDirectory(target)
+	if err != nil {
+		return d, nil // the directory of the directory may be write-protected
+	}
+	d.temp, d.lock, d.exchange = temp, lock, true
+	if checkReplaceable(target, temp) != nil {
+		err := os.RemoveAll(temp)
+		d.unlock()
+		return &outputDirectory{target: target}, err
+	}
+	return d, nil
 }
 
 // openTempDirectory creates and locks a temporary directory for the target. It is openTemp for directories.
@@ -79,9 +118,6 @@ func openTempDirectory(target string) (string, *os.File, error) {
 // checkOthers returns an error if the files of the plan, beside those that the directory has already, would make a
 // directory in which nobody can tell which model is meant.
 func (d *outputDirectory) checkOthers(plans []shardPlan, withIndex bool) error {
-	if d.temp != "" {
-		return nil
-	}
 	other := indexName
 	if withIndex {
 		other = singleName
@@ -116,6 +152,16 @@ func (d *outputDirectory) files() []*atomicFile {
 	return append(d.shards[:len(d.shards):len(d.shards)], d.index)
 }
 
+// flushSlices flushes the data of all files, slice by slice, until ctx is done.
+func (d *outputDirectory) flushSlices(ctx context.Context) error {
+	for _, f := range d.files() {
+		if err := f.flushSlices(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // commit puts all files in their places.
 func (d *outputDirectory) commit(sync bool) error {
 	if sync {
@@ -124,6 +170,22 @@ func (d *outputDirectory) commit(sync bool) error {
 				return errors.Join(err, d.discard())
 			}
 		}
+	}
+	if d.exchange {
+		done, err := d.exchangeWithOld(sync)
+		switch {
+		case done:
+			return err
+		case !errors.Is(err, errNoExchange):
+			return errors.Join(err, d.discard())
+		}
+		d.inPlace()
+		err = d.replace(sync)
+		if err == nil {
+			err = os.RemoveAll(d.temp)
+		}
+		d.unlock()
+		return err
 	}
 	if d.temp == "" {
 		return d.replace(sync)

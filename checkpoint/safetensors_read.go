@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"unicode/utf8"
 )
@@ -26,12 +27,7 @@ func readSafetensors(s *source, o openOptions) (*Model, error) {
 		err = h.check(s.size - lengthBytes - int64(len(text)))
 	}
 	if err != nil {
-		var format *FormatError
-		if !errors.As(err, &format) {
-			format = &FormatError{Err: err}
-		}
-		format.Path = s.path
-		return nil, format
+		return nil, formatError(s.path, err)
 	}
 	m := &Model{path: s.path, metadata: h.metadata, sources: []*source{s}, entries: h.entries}
 	for i := range m.entries {
@@ -53,9 +49,16 @@ func readHeader(s *source, limit int64) ([]byte, error) {
 	}
 	n := binary.LittleEndian.Uint64(length[:])
 	if n > uint64(limit) || n > math.MaxInt {
-		// What is no safetensors file at all mostly ends here, so the message has what is needed to see that.
-		return nil, &FormatError{Path: s.path, Err: fmt.Errorf("%w: %d bytes in a file of %d, limit %d",
-			ErrHeaderLimit, n, s.size, limit)}
+		// What is no safetensors file at all mostly ends here.
+		var hint string
+		if n > uint64(s.size-lengthBytes) {
+			hint = "; this is probably no safetensors file"
+			if isText(length[:]) {
+				hint += fmt.Sprintf(", it begins with the text %q", length[:])
+			}
+		}
+		return nil, &FormatError{Path: s.path, Err: fmt.Errorf("%w: %d bytes in a file of %d, limit %d%s",
+			ErrHeaderLimit, n, s.size, limit, hint)}
 	}
 	if n > uint64(s.size-lengthBytes) {
 		return nil, &FormatError{Path: s.path, Err: fmt.Errorf("header length %d, but only %d bytes follow it",
@@ -66,6 +69,16 @@ func readHeader(s *source, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: header: %w", s.path, err)
 	}
 	return text, nil
+}
+
+// isText reports whether all bytes are printable ASCII or white space.
+func isText(p []byte) bool {
+	for _, c := range p {
+		if (c < ' ' || c > '~') && c != '\t' && c != '\n' && c != '\r' {
+			return false
+		}
+	}
+	return true
 }
 
 // A header is the parsed header of a safetensors file. Sizes and offsets of the entries are within the data.
@@ -79,6 +92,16 @@ type header struct {
 // inTensor says that err is about the named tensor.
 func inTensor(name string, err error) error {
 	return &FormatError{Tensor: name, Err: err, aboutTensor: true}
+}
+
+// formatError makes a FormatError of what is wrong with the file at path.
+func formatError(path string, err error) error {
+	var format *FormatError
+	if !errors.As(err, &format) {
+		format = &FormatError{Err: err}
+	}
+	format.Path = path
+	return format
 }
 
 // parseHeader parses the text. It checks the grammar, names and types of all fields, and shapes; not what depends on
@@ -214,6 +237,15 @@ func (h *header) parseTensor(s *headerScanner, name string) error {
 			return fmt.Errorf("no %s", fieldNames[field])
 		}
 	}
+	if err := e.place(begin, end); err != nil {
+		return err
+	}
+	h.entries = append(h.entries, e)
+	return nil
+}
+
+// place sets offset and size to the data_offsets of the tensor, which have to be those of its dtype and shape.
+func (e *entry) place(begin, end uint64) error {
 	_, want, err := e.Tensor.size()
 	switch {
 	case err != nil:
@@ -226,7 +258,6 @@ func (h *header) parseTensor(s *headerScanner, name string) error {
 		return fmt.Errorf("data_offsets [%d,%d]: overflows the range of file offsets", begin, end)
 	}
 	e.offset, e.size = int64(begin), want
-	h.entries = append(h.entries, e)
 	return nil
 }
 
@@ -321,31 +352,40 @@ func (h *header) check(dataBytes int64) error {
 	return coverage
 }
 
-// checkCoverage checks that the tensors cover the data.
+// checkCoverage returns the first violation of coverage.
 func (h *header) checkCoverage(dataBytes int64) error {
-	var end int64
-	var truncated *entry // the first that is not whole
-	for e := range byOffset(h.entries) {
-		if e.offset != end {
-			what := "a hole before it"
-			if e.offset < end {
-				what = "it overlaps another tensor"
-			}
-			return inTensor(e.Name, fmt.Errorf("data_offsets [%d,%d]: %s, want it to begin at %d",
-				e.offset, e.offset+e.size, what, end))
-		}
-		end += e.size
-		if end > dataBytes && truncated == nil {
-			truncated = e
-		}
-	}
-	switch {
-	case truncated != nil:
-		return inTensor(truncated.Name, fmt.Errorf(
-			"data_offsets [%d,%d]: the file is truncated, it has %d bytes of data, want %d",
-			truncated.offset, truncated.offset+truncated.size, dataBytes, end))
-	case end < dataBytes:
-		return fmt.Errorf("%d bytes of data, want %d: %d bytes after the last tensor", dataBytes, end, dataBytes-end)
+	for err := range coverage(h.entries, dataBytes, true) {
+		return err
 	}
 	return nil
+}
+
+// coverage yields an error for every tensor that does not begin where the one before it ends, for every one that is not
+// in the file as a whole, and for data that belongs to none. If the entries are not complete, holes are no violations.
+func coverage(entries []entry, dataBytes int64, complete bool) iter.Seq[error] {
+	return func(yield func(error) bool) {
+		misplaced := func(e *entry, format string, args ...any) bool {
+			return yield(inTensor(e.Name, fmt.Errorf("data_offsets [%d,%d]: "+format,
+				append([]any{e.offset, e.offset + e.size}, args...)...)))
+		}
+		var end int64
+		for e := range byOffset(entries) {
+			if e.offset < end && !misplaced(e, "it overlaps another tensor, want it to begin at %d", end) ||
+				e.offset > end && complete && !misplaced(e, "a hole before it, want it to begin at %d", end) {
+				return
+			}
+			end = max(end, e.offset+e.size)
+		}
+		if end > dataBytes {
+			for e := range byOffset(entries) {
+				if e.offset+e.size > dataBytes && !misplaced(e,
+					"the file is truncated, it has %d bytes of data, want %d", dataBytes, end) {
+					return
+				}
+			}
+		}
+		if end < dataBytes && complete {
+			yield(fmt.Errorf("%d bytes of data, want %d: %d bytes after the last tensor", dataBytes, end, dataBytes-end))
+		}
+	}
 }

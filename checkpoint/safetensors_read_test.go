@@ -46,7 +46,7 @@ var readTests = []struct {
 	},
 	{
 		"header too large", []byte("<\x00\x00\x00\x00\xff\xff\xff" + i32 + strings.Repeat("\x00", 16)),
-		`header over the limit: 18446742974197923900 bytes in a file of 84, limit 100000000`,
+		`header over the limit: 18446742974197923900 bytes in a file of 84, limit 100000000; this is probably no safetensors file`,
 	},
 	{"no byte", nil, `0 bytes, want at least 8 for the header's length`},
 	{"seven bytes", []byte("<\x00\x00\x00\x00\x00\x00"), `7 bytes, want at least 8 for the header's length`},

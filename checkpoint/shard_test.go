@@ -536,6 +536,9 @@ func TestRenameOfShardFails(t *testing.T) {
 		{[]string{"s3.safetensors", "s4.safetensors"}, true, "all shards have new names"},
 	} {
 		dir := modelDir(t, goodFiles())
+		if err := os.Mkdir(filepath.Join(dir, "sub"), 0o777); err != nil { // so that it cannot be exchanged for a new one
+			t.Fatal(err)
+		}
 		layout := []Shard{{test.names[0], []string{"a", "b"}}, {test.names[1], []string{"c"}}}
 		w := sharded(t, dir, sizes, WithShards(layout))
 		// The last shard cannot be renamed: its temporary file is gone.
@@ -554,11 +557,30 @@ func TestRenameOfShardFails(t *testing.T) {
 		if test.stays != (err == nil) {
 			t.Errorf("%s: the directory opens with error %v", test.reason, err)
 		}
+		if err := os.Remove(filepath.Join(dir, "sub")); err != nil {
+			t.Fatal(err)
+		}
 		for name := range readDir(t, dir) {
 			if strings.HasSuffix(name, tempSuffix) {
 				t.Errorf("%s is left", name)
 			}
 		}
+	}
+
+	// Where the whole directory is replaced, the old model stays.
+	dir := modelDir(t, goodFiles())
+	exchanged := sharded(t, dir, sizes, WithShards(sameShards))
+	if d := exchanged.out.(*outputDirectory); d.exchange {
+		if err := os.Remove(d.shards[1].temp); err != nil {
+			t.Fatal(err)
+		}
+		if err := exchanged.Commit(); err == nil {
+			t.Error("no error")
+		}
+		if got := readDir(t, dir); !maps.Equal(got, goodFiles()) {
+			t.Errorf("files %q", slices.Collect(maps.Keys(got)))
+		}
+		wantFiles(t, filepath.Dir(dir), "d")
 	}
 
 	// In a directory that did not exist, everything goes.

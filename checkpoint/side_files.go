@@ -35,6 +35,9 @@ func isSideFile(name string) bool {
 // A model that was opened as one file, [Model.Dir] being empty, is an error: the other files beside it may have nothing
 // to do with it. After an error, the files that were copied before it remain.
 func CopySideFiles(from *Model, dir string) (copied, skipped []string, err error) {
+	if from == nil {
+		return nil, nil, errors.New("checkpoint: no model to copy other files from: it is nil")
+	}
 	if from.dir == "" {
 		return nil, nil, fmt.Errorf("%s: is one file, want a model directory to copy other files from", from.path)
 	}

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -19,14 +20,16 @@ type Writer struct {
 	out   output
 	sync  bool
 
-	finish func() error // once all data is written; may be nil
+	finish func(context.Context) error // once all data is written; may be nil
 
-	mu   sync.Mutex
-	done bool
+	mu       sync.Mutex
+	done     bool
+	finished bool // finish was called, for the parts that have not changed since
 }
 
-// An output is an atomicFile or an outputDirectory. After either call it is done with.
+// An output is an atomicFile or an outputDirectory. After commit or discard it is done with.
 type output interface {
+	flushSlices(ctx context.Context) error // any number of times before
 	commit(sync bool) error
 	discard() error
 }
@@ -37,6 +40,7 @@ type part struct {
 	file    *atomicFile
 	mu      sync.Mutex
 	written spans
+	changed bool // after the last finish
 }
 
 // A CreateOption changes how [Create] writes a model: to the disk or not, in one file or in shards. No option changes a
@@ -99,8 +103,8 @@ func WithoutSync() CreateOption {
 //
 // A path that ends with ".npy" or ".npz", in lower or upper case, is written for NumPy: as version 1, little-endian,
 // row-major; a .npz stored, not deflated, with the checksums that Commit makes by reading everything back. Such files
-// keep no metadata, and there is none of the name of the one tensor of a .npy. Dtypes that NumPy does not have, BF16 among
-// them, are an error.
+// keep no metadata, and there is none of the name of the one tensor of a .npy. Dtypes that NumPy does not have, BF16
+// among them, are an error.
 //
 // The data goes to a temporary file in the directory of path; [Writer.Commit] puts it in the place of path in one step.
 // Until then, what stands at path is untouched, so it may also be the file of an open [Model]. (On Windows such a model
@@ -113,12 +117,25 @@ func WithoutSync() CreateOption {
 //
 // Temporary files that killed runs have left for the same path are removed first, as [RemoveStale] does it.
 //
-// With [WithShards] or [WithMaxShardSize], path is a directory, and everything above holds for its files. A directory that
-// does not exist appears with all of them in one step. In one that exists, Commit renames file after file, once all of
-// them are complete and flushed, and the index last; other files are left alone. If it replaces shards, the old index is
-// removed before: a run that is killed between two renames leaves a directory without an index, which [Open] refuses,
-// and never one whose index speaks of shards of two models. A directory with a model that would make it ambiguous which
-// one is meant, model.safetensors beside an index, is an error of Create.
+// With [WithShards] or [WithMaxShardSize], path is a directory, and everything above holds for its files. A directory
+// that does not exist appears with all of them in one step. In one that exists, files that are not written are left
+// alone. If none of the shards has the name of one that is there, Commit renames the shards and then the index, which
+// takes the place of the old one in one step.
+//
+// A directory with shards of the same names is replaced as a whole, on Linux: the new one is written beside it, gets
+// links to all its other files and its permissions, and the two are exchanged in one step, after which the old one is
+// removed. Whenever the run is killed, there is the whole old model or the whole new one. What another program puts
+// into the directory meanwhile is kept; but a program that has the old directory open, or as its working directory, is
+// left with a removed one. This is not possible on other systems; on a file system that cannot exchange directories or
+// has no hard links; if path is a symbolic link, a mount point or the working directory; if the directory has
+// directories in it or anything else but files and symbolic links; if it has another owner or group than a new one
+// would have, or extended attributes of its own, or is write-protected; or if its parent is. Then Commit renames file
+// after file, once all of them are complete and flushed, and the index last; since shards are replaced, the old index
+// is removed before: a run that is killed between two renames leaves a directory without an index, which [Open]
+// refuses, and never one whose index speaks of shards of two models.
+//
+// A directory with a model that would make it ambiguous which one is meant, model.safetensors beside an index, is an
+// error of Create; so is a path that does not exist and ends with ".safetensors", ".npy" or ".npz", as those of files do.
 //
 // Tensors have to pass [Tensor.Validate]; names have to be unique and valid UTF-8, and "__metadata__" is reserved. A
 // header over [DefaultHeaderLimit] is an error that wraps [ErrHeaderLimit]. After any error, nothing is left behind.
@@ -126,6 +143,9 @@ func Create(path string, tensors []Tensor, metadata map[string]string, opts ...C
 	o := createOptions{sync: true}
 	for _, opt := range opts {
 		opt(&o)
+	}
+	if path == "" {
+		return nil, errors.New("checkpoint: the path of the file to create is empty")
 	}
 	if o.sharded() {
 		return createShards(path, tensors, metadata, o)
@@ -140,8 +160,9 @@ func Create(path string, tensors []Tensor, metadata map[string]string, opts ...C
 	}
 	w := &Writer{path: path, out: f, sync: o.sync}
 	if l.finish != nil {
-		w.finish = func() error { return l.finish(f.file) }
+		w.finish = func(ctx context.Context) error { return l.finish(ctx, f) }
 	}
+	f.startWriteback(o.sync)
 	if err := w.begin(f, l); err != nil {
 		return nil, errors.Join(err, f.discard())
 	}
@@ -154,7 +175,7 @@ type fileLayout struct {
 	blocks  []block
 	entries []entry // offsets are in the file
 	size    int64
-	finish  func(*os.File) error // writes what depends on the data; nil if nothing does
+	finish  func(context.Context, *atomicFile) error // writes what depends on the data; nil if nothing does
 }
 
 // A block is bytes and where they go.
@@ -181,7 +202,7 @@ func layOut(path string, tensors []Tensor, metadata map[string]string) (*fileLay
 // begin writes the blocks of a file and adds its tensors.
 func (w *Writer) begin(f *atomicFile, l *fileLayout) error {
 	for _, b := range l.blocks {
-		if _, err := f.file.WriteAt(b.bytes, b.offset); err != nil {
+		if _, err := f.writeAt(b.bytes, b.offset); err != nil {
 			return fmt.Errorf("%s: header: %w", f.name, err)
 		}
 	}
@@ -195,8 +216,25 @@ func (w *Writer) sortParts() {
 	slices.SortFunc(w.parts, func(a, b *part) int { return cmp.Compare(a.Name, b.Name) })
 }
 
+// checkDirectoryName returns an error if the name is that of a file of tensors, and nothing is there yet: a directory of
+// that name is hardly what was meant.
+func checkDirectoryName(path string) error {
+	extension := strings.ToLower(filepath.Ext(path))
+	if extension != shardExtension && extension != npyExtension && extension != npzExtension {
+		return nil
+	}
+	if there, err := exists(path); err != nil || there {
+		return err
+	}
+	return fmt.Errorf("%s: the name ends with %s as that of a file, want that of a directory for the shards",
+		path, filepath.Ext(path))
+}
+
 // createShards begins a model directory.
 func createShards(path string, tensors []Tensor, metadata map[string]string, o createOptions) (*Writer, error) {
+	if err := checkDirectoryName(path); err != nil {
+		return nil, err
+	}
 	plans, err := o.plan(tensors)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -214,30 +252,29 @@ func createShards(path string, tensors []Tensor, metadata map[string]string, o c
 		total += l.size
 		layouts[i] = l.file()
 	}
-	d, err := createDirectory(path)
+	// A model in one file that has the usual name needs no index.
+	withIndex := len(plans) > 1 || plans[0].file != singleName
+	d, err := createDirectory(path, plans, withIndex)
 	if err != nil {
 		return nil, err
 	}
 	w := &Writer{path: path, out: d, sync: o.sync}
-	if err := w.beginShards(d, plans, layouts); err != nil {
+	if err := w.beginShards(d, plans, layouts, withIndex); err != nil {
 		return nil, errors.Join(err, d.discard())
 	}
 	w.sortParts()
 	return w, nil
 }
 
-// beginShards creates the files of the directory. A model in one file that has the usual name needs no index.
-func (w *Writer) beginShards(d *outputDirectory, plans []shardPlan, layouts []*fileLayout) error {
-	withIndex := len(plans) > 1 || plans[0].file != singleName
-	if err := d.checkOthers(plans, withIndex); err != nil {
-		return err
-	}
+// beginShards creates the files of the directory.
+func (w *Writer) beginShards(d *outputDirectory, plans []shardPlan, layouts []*fileLayout, withIndex bool) error {
 	for i, l := range layouts {
 		f, err := d.add(plans[i].file, l.size)
 		if err != nil {
 			return err
 		}
 		d.shards = append(d.shards, f)
+		f.startWriteback(w.sync)
 		if err := w.begin(f, l); err != nil {
 			return err
 		}
@@ -304,8 +341,9 @@ func (t *TensorWriter) WriteAt(p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("%s: tensor %s: write of %d bytes at byte %d does not fit, the tensor has %d",
 			t.writer.path, quote(e.Name), len(p), off, e.size)
 	}
-	n, err := e.file.file.WriteAt(p, e.offset+off)
+	n, err := e.file.writeAt(p, e.offset+off)
 	e.mu.Lock()
+	e.changed = true
 	e.written.add(off, off+int64(n))
 	e.mu.Unlock()
 	if err != nil {
@@ -313,6 +351,28 @@ func (t *TensorWriter) WriteAt(p []byte, off int64) (int, error) {
 			t.writer.path, quote(e.Name), n, len(p), off, err)
 	}
 	return n, nil
+}
+
+// Flush does the long part of Commit, so that it can be stopped: it completes the file and flushes it to the disk,
+// unless [WithoutSync] is given, in slices of a few megabytes between which it looks at ctx. Commit has little left to
+// do after it. When ctx is done the error is its cause, and when a byte was never written it wraps [ErrIncomplete];
+// after any error the Writer is as it was, and Commit and Close can still be called. No write may be under way; one
+// that follows is flushed by Commit. After Commit or Close the error wraps [os.ErrClosed].
+//
+// On systems other than Linux there are no slices, and ctx is looked at before the whole is flushed.
+func (w *Writer) Flush(ctx context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.done {
+		return fmt.Errorf("%s: flush: %w", w.path, os.ErrClosed)
+	}
+	if err := w.complete(ctx); err != nil {
+		return err
+	}
+	if !w.sync {
+		return nil
+	}
+	return w.out.flushSlices(ctx)
 }
 
 // Commit completes the file and puts it in its place: flushed to the disk, renamed to the path, and the directory
@@ -328,26 +388,38 @@ func (w *Writer) Commit() error {
 		return fmt.Errorf("%s: commit: %w", w.path, os.ErrClosed)
 	}
 	w.done = true
-	if err := w.complete(); err != nil {
+	if err := w.complete(context.Background()); err != nil {
 		return errors.Join(err, w.out.discard())
-	}
-	if w.finish != nil {
-		if err := w.finish(); err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", w.path, err), w.out.discard())
-		}
 	}
 	return w.out.commit(w.sync)
 }
 
-// complete returns an error unless every byte was written.
-func (w *Writer) complete() error {
+// complete writes what depends on the data. It returns an error unless every byte was written.
+func (w *Writer) complete(ctx context.Context) error {
+	changed := false
 	for _, p := range w.parts {
 		p.mu.Lock()
 		n := p.written.size()
+		changed = changed || p.changed
 		p.mu.Unlock()
 		if n != p.size {
 			return fmt.Errorf("%s: tensor %s: %w: %d of %d", w.path, quote(p.Name), ErrIncomplete, n, p.size)
 		}
+	}
+	if w.finish == nil || w.finished && !changed {
+		return nil
+	}
+	if err := w.finish(ctx); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return fmt.Errorf("%s: %w", w.path, err)
+	}
+	w.finished = true
+	for _, p := range w.parts {
+		p.mu.Lock()
+		p.changed = false
+		p.mu.Unlock()
 	}
 	return nil
 }

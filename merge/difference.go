@@ -28,18 +28,29 @@ func (d Difference) String() string {
 	return fmt.Sprintf("tensor %q has %s %s, want %s", d.Tensor, d.Field, d.Got, d.Want)
 }
 
-// A DifferenceError reports that models do not have the same tensors. It names every difference that the policies do
-// not allow.
+// maxNamed is how many things the text of an error names.
+const maxNamed = 20
+
+// andMore returns how many of n things are not named, to end a list, or "".
+func andMore(n int) string {
+	if n <= maxNamed {
+		return ""
+	}
+	return fmt.Sprintf(" and %d more", n-maxNamed)
+}
+
+// A DifferenceError reports that models do not have the same tensors. It has every difference that the policies do not
+// allow.
 type DifferenceError struct {
 	First       string // the file of the first model, with which the others are compared
 	Differences []Difference
 }
 
-// Error returns all differences in one line, file by file.
+// Error returns the first 20 differences in one line, file by file, and how many more there are.
 func (e *DifferenceError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "models differ from %s", e.First)
-	for i, d := range e.Differences {
+	for i, d := range e.Differences[:min(len(e.Differences), maxNamed)] {
 		if i == 0 || d.Path != e.Differences[i-1].Path {
 			fmt.Fprintf(&b, "; %s: ", d.Path)
 		} else {
@@ -47,7 +58,7 @@ func (e *DifferenceError) Error() string {
 		}
 		b.WriteString(d.String())
 	}
-	return b.String()
+	return b.String() + andMore(len(e.Differences))
 }
 
 // An UnsupportedError reports tensors of a dtype that can be neither averaged nor copied.
@@ -56,14 +67,14 @@ type UnsupportedError struct {
 	Tensors []checkpoint.Tensor
 }
 
-// Error names every such tensor and its dtype.
+// Error names the first 20 such tensors and their dtypes, and how many more there are.
 func (e *UnsupportedError) Error() string {
-	list := make([]string, len(e.Tensors))
-	for i, t := range e.Tensors {
+	list := make([]string, min(len(e.Tensors), maxNamed))
+	for i, t := range e.Tensors[:len(list)] {
 		list[i] = fmt.Sprintf("%q of dtype %v", t.Name, t.DType)
 	}
-	return fmt.Sprintf("%s: cannot average tensor %s (%s are averaged, integers and BOOL follow the integer policy)",
-		e.Path, strings.Join(list, ", "), averagedDTypes)
+	return fmt.Sprintf("%s: cannot average tensor %s%s (%s are averaged, integers and BOOL follow the integer policy)",
+		e.Path, strings.Join(list, ", "), andMore(len(e.Tensors)), averagedDTypes)
 }
 
 // A candidate is a tensor that the result may have.

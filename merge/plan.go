@@ -155,8 +155,19 @@ func WeightedMean(models []*checkpoint.Model, weights []float64, opts ...Option)
 	return newPlan("weighted mean", models, weights, slices.Clone(weights), opts)
 }
 
+// checkModels returns an error if one of the models is nil.
+func checkModels(models []*checkpoint.Model) error {
+	if i := slices.Index(models, nil); i >= 0 {
+		return fmt.Errorf("merge: model %d of %d is nil, want an opened one", i, len(models))
+	}
+	return nil
+}
+
 // newPlan makes the plan; shares are the weights to show, weights those to calculate with, nil for a mean.
 func newPlan(rule string, models []*checkpoint.Model, shares, weights []float64, opts []Option) (*Plan, error) {
+	if err := checkModels(models); err != nil {
+		return nil, err
+	}
 	o, err := gather(len(models), opts)
 	if err != nil {
 		return nil, err
@@ -216,11 +227,7 @@ func (p *Plan) compare(o *options) (*comparison, error) {
 
 // addSteps decides what happens to every tensor.
 func (p *Plan) addSteps(c *comparison, o *options, weights []float64) error {
-	patterns := newMatcher("tensor weights", nil)
-	for _, r := range o.rules {
-		patterns.patterns = append(patterns.patterns, r.pattern)
-	}
-	patterns.used = make([]bool, len(patterns.patterns))
+	patterns := newMatcher("tensor weights", patternsOf(o.rules))
 	groups := &groups{weights: weights, rules: o.rules, made: make(map[string]*group)}
 
 	var refused []checkpoint.Tensor

@@ -210,12 +210,29 @@ func gather(models int, opts []Option) (*options, error) {
 	if err := o.policies.check(); err != nil {
 		return nil, err
 	}
+	for _, list := range []struct {
+		option   string
+		patterns []*regexp.Regexp
+	}{{"include", o.include}, {"exclude", o.exclude}, {"tensor weights", patternsOf(o.rules)}} {
+		if i := slices.Index(list.patterns, nil); i >= 0 {
+			return nil, fmt.Errorf("merge: %w: %s: pattern %d is nil", modelavg.ErrOption, list.option, i)
+		}
+	}
 	for _, r := range o.rules {
 		if err := weighting.Check(r.weights, models); err != nil {
 			return nil, fmt.Errorf("weights of tensors %q: %w", r.pattern, err)
 		}
 	}
 	return o, nil
+}
+
+// patternsOf returns the patterns of the rules.
+func patternsOf(rules []tensorWeights) []*regexp.Regexp {
+	patterns := make([]*regexp.Regexp, len(rules))
+	for i, r := range rules {
+		patterns[i] = r.pattern
+	}
+	return patterns
 }
 
 // A PatternError reports a pattern that matches no tensor.

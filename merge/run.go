@@ -17,8 +17,8 @@ import (
 )
 
 // Run does what the plan says and puts the result at path, where a file that stood there is replaced: path may be one
-// of the inputs. (On Windows, where an open file cannot be replaced, such an input is closed when all is read.) The bytes
-// of the result depend on the models, the weights and the policies alone, not on workers or chunks.
+// of the inputs. (On Windows, where an open file cannot be replaced, such an input is closed when all is read.) The
+// bytes of the result depend on the models, the weights and the policies alone, not on workers or chunks.
 //
 // Unless progress is nil, it is called after every chunk with the bytes read so far and those to read in all; one call
 // at a time, from the goroutines that work, so it should return soon.
@@ -26,9 +26,13 @@ import (
 // On any error, and when ctx is done, path is as it was and nothing is left behind. The error then names file and
 // tensor, or is the cause of ctx; where a policy asks for it, it wraps [ErrNonFinite], [ErrOverflow] or [ErrIntegers]
 // and names the element. A file that is cut or changed while it is read is an error, which wraps [io.ErrUnexpectedEOF]
-// or [checkpoint.ErrChanged]. Cancellation is seen before every read of a chunk; it comes too late once the finished
-// file is being flushed to the disk.
+// or [checkpoint.ErrChanged]. Cancellation is seen before every read of a chunk, and while the finished file is flushed
+// to the disk, between slices of a few megabytes (on Linux; elsewhere before it is flushed). It comes too late once all
+// is flushed and the file takes its place, which is a matter of milliseconds.
 func (p *Plan) Run(ctx context.Context, path string, progress func(done, total int64)) (*Report, error) {
+	if p == nil || len(p.models) == 0 {
+		return nil, errors.New("merge: the plan has no models: want a plan that Mean or WeightedMean has made")
+	}
 	start := time.Now()
 	w, err := checkpoint.Create(path, p.tensors(), p.Metadata, p.create...)
 	if err != nil {
@@ -51,6 +55,9 @@ func (p *Plan) Run(ctx context.Context, path string, progress func(done, total i
 			return nil, err
 		}
 	}
+	if err := w.Flush(ctx); err != nil {
+		return nil, err
+	}
 	if runtime.GOOS == "windows" {
 		p.closeReplaced(path)
 	}
@@ -72,8 +79,8 @@ func (p *Plan) tensors() []checkpoint.Tensor {
 	return tensors
 }
 
-// closeReplaced closes the models of which a file may be replaced by what is written to path: the file there, or files in
-// the directory there.
+// closeReplaced closes the models of which a file may be replaced by what is written to path: the file there, or files
+// in the directory there.
 func (p *Plan) closeReplaced(path string) {
 	target, err := os.Stat(path)
 	if err != nil {

@@ -49,7 +49,7 @@ func randomData(r *rand.Rand, dtype string, n int) []byte {
 // run writes the average of the files and returns the path of the result.
 func run(t testing.TB, weights []float64, paths []string, opts ...merge.Option) string {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "out.safetensors")
+	out := filepath.Join(t.TempDir(), "out")
 	if _, err := plan(t, weights, open(t, paths...), opts...).Run(t.Context(), out, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -68,8 +68,11 @@ func (p *Plan) String() string {
 func (p *Plan) remark(s *Step) string {
 	var list []string
 	if s.Action == Average && !p.usual(s) {
-		for i, k := range s.Sources {
+		for i, k := range s.Sources[:min(len(s.Sources), maxNamed)] {
 			list = append(list, fmt.Sprintf("%.6g of %s", s.Weights[i], p.Sources[k].Path))
+		}
+		if more := andMore(len(s.Sources)); more != "" {
+			list[len(list)-1] += more
 		}
 	}
 	if s.DTypes != nil {

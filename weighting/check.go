@@ -17,8 +17,8 @@ const Tolerance = 1e-8 + 1e-5
 // It returns nil or an error that wraps [ErrNoModels], [ErrWeightCount], [ErrWeight] or [ErrWeightSum] and says the
 // numbers found. It does not allocate unless it returns an error.
 func Check(w []float64, n int) error {
-	if err := checkModels(n); err != nil {
-		return err
+	if n < 1 {
+		return checkModels(n)
 	}
 	if len(w) != n {
 		return fmt.Errorf("weighting: %w: got %d weights for %d models, want one per model", ErrWeightCount, len(w), n)

@@ -13,6 +13,8 @@
 //	Power, PowerSigma  the power-function moving average of EDM2
 //	ArticleRecurrence  a published recurrence, kept for reproduction; it favours the oldest model when decay > ½
 //
+// Those that take a number of models n take at most 2³⁰ (2²⁵ where int has 32 bits); a greater one is an error that wraps [ErrTooMany].
+//
 // # Exactness
 //
 // Formulas are evaluated in double-double arithmetic (at least 95 bits) and rounded once, so each weight is the float64

@@ -9,6 +9,7 @@ import (
 // The errors of this package wrap one of these and add which index is meant, what was given and what is wanted.
 var (
 	ErrNoModels    = errors.New("no models")                 // a vector for fewer than one model
+	ErrTooMany     = errors.New("too many models")           // a vector for more than 2³⁰ models (2²⁵ where int has 32 bits)
 	ErrWeightCount = errors.New("wrong number of weights")   // not one weight per model
 	ErrWeight      = errors.New("invalid weight")            // NaN, infinite, or negative where a share is meant
 	ErrWeightSum   = errors.New("weights do not sum to one") // or to zero, so that they cannot be made to
@@ -18,9 +19,16 @@ var (
 	ErrSigma       = errors.New("sigma out of range")        // not a number above 0, up to 1/√12
 )
 
+// maxModels is the greatest length of a vector that is made from a number alone: 8 GiB, and less where int has 32 bits. A
+// greater n is a mistake, and memory for it would end the process.
+const maxModels = min(1<<30, math.MaxInt/64)
+
 func checkModels(n int) error {
-	if n < 1 {
+	switch {
+	case n < 1:
 		return fmt.Errorf("weighting: %w: got n = %d, want at least 1", ErrNoModels, n)
+	case n > maxModels:
+		return fmt.Errorf("weighting: %w: got n = %d, want at most %d", ErrTooMany, n, maxModels)
 	}
 	return nil
 }

@@ -532,3 +532,28 @@ func TestCheck(t *testing.T) {
 		t.Errorf("Check allocates %v times, want 0", n)
 	}
 }
+
+// A number of models that no memory has room for is an error, whichever function gets it.
+func TestTooManyModels(t *testing.T) {
+	for _, n := range []int{1<<30 + 1, math.MaxInt / 8, math.MaxInt - 1, math.MaxInt} {
+		for name, make := range map[string]func() ([]float64, error){
+			"Uniform":           func() ([]float64, error) { return weighting.Uniform(n) },
+			"Linear":            func() ([]float64, error) { return weighting.Linear(n) },
+			"Geometric":         func() ([]float64, error) { return weighting.Geometric(n, 0.9) },
+			"HalfLife":          func() ([]float64, error) { return weighting.HalfLife(n, 3) },
+			"EMA":               func() ([]float64, error) { return weighting.EMA(n, 0.9) },
+			"Power":             func() ([]float64, error) { return weighting.Power(n, 1) },
+			"PowerSigma":        func() ([]float64, error) { return weighting.PowerSigma(n, 0.1) },
+			"ArticleRecurrence": func() ([]float64, error) { return weighting.ArticleRecurrence(n, 0.9) },
+		} {
+			w, err := make()
+			if want := fmt.Sprintf("got n = %d, want at most ", n); w != nil || !errors.Is(err, weighting.ErrTooMany) ||
+				!strings.Contains(err.Error(), want) {
+				t.Errorf("%s(%d): %d weights, %v, want an error with %q", name, n, len(w), err, want)
+			}
+		}
+		if err := weighting.Check([]float64{1}, n); !errors.Is(err, weighting.ErrWeightCount) {
+			t.Errorf("Check for %d models: %v", n, err)
+		}
+	}
+}

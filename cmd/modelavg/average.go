@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,8 @@ import (
 
 // averageFlags are the flags that all averaging commands share.
 type averageFlags struct {
+	readFlags
+
 	planOnly  bool // the command prints the plan and writes nothing
 	noWeights bool // the command has no weights, for files or for tensors
 
@@ -53,7 +54,7 @@ func (f *averageFlags) register(cmd *cobra.Command) {
 	}
 	f.registerPolicies(cmd)
 	_ = cmd.MarkFlagFilename("output", "safetensors")
-	completeFiles(cmd)
+	f.readFlags.register(cmd)
 }
 
 const filesHelp = `
@@ -115,13 +116,6 @@ func (f *averageFlags) registerPolicies(cmd *cobra.Command) {
 		"`RULE` REGEXP=WEIGHT,... for tensors that match; repeatable")
 }
 
-// completeFiles completes the arguments of the command with model files.
-func completeFiles(cmd *cobra.Command) {
-	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		return []cobra.Completion{"safetensors", "npz", "npy"}, cobra.ShellCompDirectiveFilterFileExt
-	}
-}
-
 // A choice is the value of a flag that is one of a few words.
 type choice struct {
 	value  string
@@ -151,11 +145,14 @@ func (f *averageFlags) check(files []string) error {
 	case f.workers < 0:
 		return fmt.Errorf("--workers %d: want 0 or more", f.workers)
 	}
-	return nil
+	if err := checkFiles(files); err != nil {
+		return err
+	}
+	return checkOutput("-o", f.output)
 }
 
-// options returns the options of a plan of n models. The weights of tensors are parsed as those of the models are.
-func (f *averageFlags) options(n int, parse func(list []string) ([]float64, error)) ([]merge.Option, error) {
+// planOptions returns the options of a plan of the files. The weights of tensors are parsed as those of the files are.
+func (f *averageFlags) planOptions(files []string, parse weightParser) ([]merge.Option, error) {
 	opts := []merge.Option{
 		merge.WithWorkers(f.workers),
 		merge.WithIntegers(merge.IntegerPolicy(f.integers.value)),
@@ -190,7 +187,7 @@ func (f *averageFlags) options(n int, parse func(list []string) ([]float64, erro
 		}
 	}
 	for _, rule := range f.tensorWeights {
-		opt, err := tensorWeights(rule, n, parse)
+		opt, err := tensorWeights(rule, files, parse)
 		if err != nil {
 			return nil, fmt.Errorf("--tensor-weights %s: %w", rule, err)
 		}
@@ -200,7 +197,7 @@ func (f *averageFlags) options(n int, parse func(list []string) ([]float64, erro
 }
 
 // tensorWeights returns the option of a rule REGEXP=WEIGHT,... The last equals sign separates the two.
-func tensorWeights(rule string, n int, parse func(list []string) ([]float64, error)) (merge.Option, error) {
+func tensorWeights(rule string, files []string, parse weightParser) (merge.Option, error) {
 	i := strings.LastIndexByte(rule, '=')
 	if i < 0 {
 		return nil, errors.New("want REGEXP=WEIGHT,... with one weight for each file")
@@ -210,36 +207,38 @@ func tensorWeights(rule string, n int, parse func(list []string) ([]float64, err
 		return nil, err
 	}
 	list := strings.Split(rule[i+1:], ",")
-	if len(list) != n {
-		return nil, fmt.Errorf("%d weights for %d files", len(list), n)
-	}
-	weights, err := parse(list)
+	weights, err := parse(list, files)
 	if err != nil {
 		return nil, err
 	}
-	if err := weighting.Check(weights, n); err != nil {
+	if err := weighting.Check(weights, len(files)); err != nil {
 		return nil, err
 	}
 	return merge.WithTensorWeights(re, weights...), nil
 }
 
-// plainWeights parses weights that sum to one.
-func plainWeights(list []string) ([]float64, error) { return parseWeights(list, false, false) }
-
 // average averages the files into f.output, with weights, or their mean when weights is nil, or prints only the plan.
 // Its errors are failures.
 func average(cmd *cobra.Command, f *averageFlags, files []string, weights []float64, opts []merge.Option) error {
-	models, err := openModels(files)
+	if f.output != "" {
+		if err := checkParent(f.output); err != nil {
+			return &failure{err}
+		}
+	}
+	models, err := f.openAll(files)
 	if err != nil {
 		return &failure{err}
 	}
 	defer models.close()
+	out := cmd.OutOrStdout()
 	layout := newLayout(models[0], f.output, int64(f.maxShardSize))
 	plan, err := models.plan(weights, append(opts, merge.WithCreateOptions(layout.options...)))
 	if err != nil {
-		return &failure{err}
+		if f.planOnly {
+			return &failure{errors.Join(err, printObstacles(out, err, f.json))}
+		}
+		return &failure{listed(err)}
 	}
-	out := cmd.OutOrStdout()
 	result := result{Plan: plan, Layout: layout.text}
 	switch {
 	case f.planOnly && f.json:
@@ -261,10 +260,11 @@ func average(cmd *cobra.Command, f *averageFlags, files []string, weights []floa
 		fmt.Fprintf(cmd.ErrOrStderr(), "modelavg: stopped too late: %s is complete\n", f.output)
 	}
 	if f.json {
-		return printJSON(out, result)
+		err = printJSON(out, result)
+	} else {
+		_, err = fmt.Fprint(out, result.Report, result.SideFiles)
 	}
-	fmt.Fprint(out, result.Report, result.SideFiles)
-	return nil
+	return unreported(f.output, err)
 }
 
 // A result is what --json prints.
@@ -275,33 +275,8 @@ type result struct {
 	SideFiles *sideFiles    `json:"side_files,omitempty"`
 }
 
-// printJSON prints x in several lines.
-func printJSON(out io.Writer, x any) error {
-	text, err := json.MarshalIndent(x, "", "  ")
-	if err == nil {
-		_, err = fmt.Fprintf(out, "%s\n", text)
-	}
-	if err != nil {
-		return &failure{err}
-	}
-	return nil
-}
-
 // models are opened files.
 type models []*checkpoint.Model
-
-func openModels(files []string) (models, error) {
-	var list models
-	for _, file := range files {
-		m, err := checkpoint.Open(file)
-		if err != nil {
-			list.close()
-			return nil, err
-		}
-		list = append(list, m)
-	}
-	return list, nil
-}
 
 func (list models) close() {
 	for _, m := range list {

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,10 +30,15 @@ func (f *failure) Unwrap() error { return f.err }
 // stderr.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
+	report := &reportWriter{to: stdout}
 	root.SetArgs(args)
-	root.SetOut(stdout)
+	root.SetOut(report)
 	root.SetErr(stderr)
+	checkCompletion(root, args)
 	cmd, err := root.ExecuteContextC(ctx)
+	if report.err != nil && (err == nil || errors.Is(err, report.err)) {
+		err = &failure{cmp.Or(err, report.err)}
+	}
 	if err == nil {
 		return statusDone
 	}
@@ -38,6 +46,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if fail := (*failure)(nil); errors.As(err, &fail) {
 		fmt.Fprintf(stderr, "modelavg: %s\n", oneLine(err))
 		return statusFailed
+	}
+	if cmd.Name() == "help" { // what was looked for is in the list of all commands
+		cmd = root
 	}
 	fmt.Fprintf(stderr, "modelavg: %s (see %s --help)\n", oneLine(err), cmd.CommandPath())
 	return statusUsage
@@ -75,6 +86,7 @@ Exit status: 0 done, 1 failed (also when stopped by a signal), 2 wrong usage.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Args:          onlyCommands,
 		RunE: func(*cobra.Command, []string) error {
 			return errors.New("no command given")
 		},
@@ -82,5 +94,80 @@ Exit status: 0 done, 1 failed (also when stopped by a signal), 2 wrong usage.`,
 	root.SetVersionTemplate("modelavg {{.Version}}\n")
 	root.AddCommand(newMean(false), newWeighted(false), newEWA(false), newPlan(),
 		newInspect(), newDiff(), newVerify(), newSoup(), newVersion(), newMan())
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		// The flags are those of a command that there is not.
+		if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 {
+			return unknownCommand(cmd, args[0])
+		}
+		return plainNumberError(err)
+	})
+	checkHelp(root)
 	return root
+}
+
+// onlyCommands returns an error if there is an argument: a command has taken its own.
+func onlyCommands(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return unknownCommand(cmd, args[0])
+}
+
+// unknownCommand returns an error that names the command, and those whose names are near.
+func unknownCommand(parent *cobra.Command, name string) error {
+	parent.SuggestionsMinimumDistance = 2 // letters that differ
+	text := fmt.Sprintf("unknown command %q for %q", name, parent.CommandPath())
+	if near := parent.SuggestionsFor(name); len(near) > 0 {
+		text += fmt.Sprintf(": did you mean \"%s\"?", strings.Join(near, `" or "`))
+	}
+	return errors.New(text)
+}
+
+// checkCompletion makes the completion command, which writes to the output that root has now, refuse unknown shells.
+func checkCompletion(root *cobra.Command, args []string) {
+	root.InitDefaultCompletionCmd(args...)
+	if cmd, _, err := root.Find([]string{"completion"}); err == nil && cmd != root {
+		cmd.Args = onlyCommands
+		cmd.RunE = func(*cobra.Command, []string) error {
+			return errors.New("no shell given: want bash, zsh, fish or powershell")
+		}
+	}
+}
+
+// plainNumberError says of a flag that is no number what is wanted, where the error of the library quotes package strconv.
+func plainNumberError(err error) error {
+	before, after, ok := strings.Cut(err.Error(), ": strconv.")
+	switch {
+	case !ok:
+		return err
+	case strings.HasSuffix(after, strconv.ErrRange.Error()):
+		return errors.New(before + ": it is out of range")
+	case strings.HasPrefix(after, "ParseFloat"):
+		return errors.New(before + ": want a number")
+	}
+	return errors.New(before + ": want a whole number")
+}
+
+// checkHelp makes the help command refuse what is no command.
+func checkHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	help, _, err := root.Find([]string{"help"})
+	if err != nil {
+		return // the library has no such command
+	}
+	help.Example = "  modelavg help mean"
+	help.Run = nil
+	help.RunE = func(cmd *cobra.Command, args []string) error {
+		of := root
+		for _, name := range args {
+			i := slices.IndexFunc(of.Commands(), func(c *cobra.Command) bool { return c.Name() == name || c.HasAlias(name) })
+			if i < 0 {
+				return unknownCommand(of, name)
+			}
+			of = of.Commands()[i]
+		}
+		of.InitDefaultHelpFlag()
+		of.InitDefaultVersionFlag()
+		return of.Help()
+	}
 }

@@ -165,6 +165,27 @@ func TestUsageErrors(t *testing.T) {
 	for _, test := range []struct{ line, want string }{
 		{"", "no command given (see modelavg --help)"},
 		{"maen -o out a b", `unknown command "maen" for "modelavg"`},
+		{"maen", `unknown command "maen" for "modelavg": did you mean "mean"? (see modelavg --help)`},
+		{"nonsense", `unknown command "nonsense" for "modelavg" (see modelavg --help)`},
+		{"plan weigthed -w 1,2 a b", `unknown command "weigthed" for "modelavg plan": did you mean "weighted"? (see modelavg plan`},
+		{"plan", "no command given: want mean, weighted or ewa"},
+		{"help nonsense", `unknown command "nonsense" for "modelavg" (see modelavg --help)`},
+		{"help meen", `unknown command "meen" for "modelavg": did you mean "mean"? (see modelavg --help)`},
+		{"help plan diff", `unknown command "diff" for "modelavg plan" (see modelavg --help)`},
+		{"help mean a", `unknown command "a" for "modelavg mean"`},
+		{"mean -o out a -", "-: a model is read from a file, not from standard input; ./- is a file of that name"},
+		{"inspect -", "-: a model is read from a file"},
+		{"diff a -", "-: a model is read from a file"},
+		{"verify -", "-: a model is read from a file"},
+		{"soup --eval x{} -o out a -", "-: a model is read from a file"},
+		{"ewa --decay x -o out a b", `invalid argument "x" for "--decay" flag: want a number (see`},
+		{"ewa --decay 1e999 -o out a b", `invalid argument "1e999" for "--decay" flag: it is out of range (see`},
+		{"mean -o out --workers 1.5 a b", `invalid argument "1.5" for "-`},
+		{"mean -o - a b", "-o -: want a file, not standard output; ./- is a file of that name"},
+		{"plan mean -o - a b", "-o -: want a file"},
+		{"soup --eval x{} -o - a b", "-o -: want a file"},
+		{"soup --eval x{} --log - -o out a b", "--log -: want a file"},
+		{"diff --plot - a b", "--plot -: want a file"},
 		{"--bogus", "unknown flag: --bogus (see modelavg --help)"},
 		{"mean a b", "no output file given: -o FILE is required (see modelavg mean --help)"},
 		{"mean -o out", "no model files given (see modelavg mean --help)"},
@@ -174,19 +195,19 @@ func TestUsageErrors(t *testing.T) {
 		{"mean -o out --workers x a b", `invalid argument "x" for "--workers" flag`},
 		{"mean -o out -w 0.5,0.5 a b", "unknown shorthand flag: 'w' in -w (see modelavg mean --help)"},
 		{"weighted -o out a b", "no weights given: -w WEIGHT,... is required"},
-		{"weighted -w 0.5,0.5 -o out a b c", "2 weights for 3 files (see modelavg weighted --help)"},
-		{"weighted -w 0.2,0.3,0.5 -o out a b", "3 weights for 2 files (see modelavg weighted --help)"},
+		{"weighted -w 0.5,0.5 -o out a b c", "2 weights for 3 files: want one for each (see modelavg weighted --help)"},
+		{"weighted -w 0.2,0.3,0.5 -o out a b", "3 weights for 2 files: want one for each (see modelavg weighted --help)"},
 		{"weighted -w 0.5,0.4 -o out a b", "modelavg: weights do not sum to one: "},
-		{"weighted -w 0.5,NaN -o out a b", "invalid weight"},
-		{"weighted -w 0.5,Inf -o out a b", "invalid weight"},
-		{"weighted -w 0.5,x -o out a b", `weight 2 is "x": want a number`},
-		{"weighted -w 0.5, -o out a b", `weight 2 is "": want a number`},
-		{"weighted -w 1,-1 --normalize -o out a b", "invalid weight"},
+		{"weighted -w 0.5,NaN -o out a b", `weight 2, of b, is "NaN": want a finite number`},
+		{"weighted -w Inf,0.5 -o out a b", `weight 1, of a, is "Inf": want a finite number`},
+		{"weighted -w 0.5,x -o out a b", `weight 2, of b, is "x": want a finite number`},
+		{"weighted -w 0.5, -o out a b", `weight 2, of b, is "": want a finite number`},
+		{"weighted -w 1,-1 --normalize -o out a b", `weight 2, of b, is "-1": want a finite number of 0 or more`},
 		{"weighted -w 0,0 --normalize -o out a b", "sum"},
 		{"weighted -w 1,1 --normalize --counts -o out a b", "--normalize and --counts exclude each other"},
-		{"weighted -w 1.5,1 --counts -o out a b", `count 1 is "1.5": want a whole number`},
+		{"weighted -w 1.5,1 --counts -o out a b", `count 1, of a, is "1.5": want a whole number of 0 or more`},
 		{"weighted -w 0,0 --counts -o out a b", "sum"},
-		{"weighted -w 1,-2 --counts -o out a b", "invalid weight"},
+		{"weighted -w 1,-2 --counts -o out a b", `count 2, of b, is "-2": want a whole number of 0 or more`},
 		{"ewa -o out a b", "--weighting geometric needs --decay"},
 		{"ewa --decay 1.5 -o out a b", "decay out of range"},
 		{"ewa --decay NaN -o out a b", "decay out of range"},
@@ -214,11 +235,26 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
+func TestEmptyName(t *testing.T) {
+	status, _, stderr := executeArgs(t, "mean", "-o", "out", "a", "")
+	if status != statusUsage || !strings.Contains(stderr, "file 2 of 2 has an empty name") {
+		t.Errorf("status %d, %s", status, stderr)
+	}
+}
+
 func TestFailures(t *testing.T) {
 	inDirectory(t)
 	writeModel(t, "shape", 0, 1, 2, 3)
 	if err := os.WriteFile("text", []byte("this is not a model, but long enough to be one"), 0o666); err != nil {
 		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"lfs": "version https://git-lfs.github.com/spec/v1\noid sha256:" + strings.Repeat("0", 64) + "\nsize 123456789\n",
+		"zip": "PK\x03\x04 and so on",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.Mkdir("dir", 0o777); err != nil {
 		t.Fatal(err)
@@ -230,7 +266,13 @@ func TestFailures(t *testing.T) {
 		{"mean -o out a dir", "dir"},
 		{"mean -o out a b shape", `models differ from a; shape: tensor "weight" has shape [3], want [2]`},
 		{"weighted -w 1,0 -o out a shape", `models differ from a; shape: tensor "weight" has shape [3], want [2]`},
-		{"mean -o none/out a b", "none"},
+		{"mean -o none/out a b", "none/out: there is no directory none"},
+		{"plan mean -o none/out a b", "none/out: there is no directory none"},
+		{"soup --eval x{} -o none/out a b", "none/out: there is no directory none"},
+		{"mean -o a/out a b", "a/out: a is a file, want a directory"},
+		{"mean -o out a lfs", "lfs: header over the limit: 2336927755350992246 bytes in a file of 134, limit 100000000; this is probably no " +
+			"safetensors file, it begins with the text \"version \" (it is a pointer of Git LFS"},
+		{"inspect zip", "(it is a zip archive, which torch.save writes: convert it to safetensors)"},
 		{"mean -o dir a b", "dir"},
 	} {
 		status, _, stderr := execute(t, test.line)

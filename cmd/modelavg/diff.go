@@ -21,6 +21,7 @@ var measures = []string{"relative", "max", "rms", "cosine"}
 
 func newDiff() *cobra.Command {
 	var (
+		read    readFlags
 		asJSON  bool
 		workers int
 		plot    string
@@ -45,11 +46,14 @@ tensor, in the order of the names, or for each layer if there are many tensors, 
 		RunE: func(cmd *cobra.Command, files []string) error {
 			switch {
 			case len(files) != 2:
-				return fmt.Errorf("%d files given, want two", len(files))
+				return fmt.Errorf("%s given, want two", plural(len(files), "file"))
 			case workers < 0:
 				return fmt.Errorf("--workers %d: want 0 or more", workers)
 			}
-			d, err := diff(cmd, files[0], files[1], workers)
+			if err := cmp.Or(checkFiles(files), checkOutput("--plot", plot)); err != nil {
+				return err
+			}
+			d, err := diff(cmd, read, files[0], files[1], workers)
 			if err == nil && plot != "" {
 				err = d.plot(plot, by.value)
 			}
@@ -71,7 +75,7 @@ tensor, in the order of the names, or for each layer if there are many tensors, 
 	flags.IntVar(&workers, "workers", 0, "`NUMBER` of goroutines that work; 0 means one for each processor")
 	_ = cmd.MarkFlagFilename("plot", "svg")
 	_ = cmd.RegisterFlagCompletionFunc("by", cobra.FixedCompletions(measures, cobra.ShellCompDirectiveNoFileComp))
-	completeFiles(cmd)
+	read.register(cmd)
 	return cmd
 }
 
@@ -116,8 +120,8 @@ func (c *compared) by(measure string) float64 {
 }
 
 // diff compares two files. The tensors are sorted by name.
-func diff(cmd *cobra.Command, fileA, fileB string, workers int) (*comparison, error) {
-	models, err := openModels([]string{fileA, fileB})
+func diff(cmd *cobra.Command, read readFlags, fileA, fileB string, workers int) (*comparison, error) {
+	models, err := read.openAll([]string{fileA, fileB})
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +207,7 @@ func (c *comparison) print(out io.Writer) {
 	for _, d := range c.Differences {
 		fmt.Fprintln(out, d)
 	}
-	fmt.Fprintf(out, "%d tensors compared, %d of them equal\n", len(c.Tensors), equal)
+	fmt.Fprintf(out, "%s compared, %d of them equal\n", plural(len(c.Tensors), "tensor"), equal)
 }
 
 // plot draws the comparison into a file.

@@ -39,7 +39,7 @@ var numbers = regexp.MustCompile(`(?i)[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+
 func lastNumber(text string) (float64, error) {
 	all := numbers.FindAllString(text, -1)
 	if all == nil {
-		return 0, errors.New("it printed no number")
+		return 0, fmt.Errorf("it printed no number, but %q", shortenPath(strings.TrimSpace(text)))
 	}
 	x, err := strconv.ParseFloat(all[len(all)-1], 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) { // what is too large is infinite

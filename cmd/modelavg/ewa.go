@@ -58,7 +58,7 @@ Linear takes no parameter; power takes --gamma or --sigma; the others take --dec
 			if err := weighting.Check(weights, len(files)); err != nil {
 				return err
 			}
-			opts, err := f.options(len(files), plainWeights)
+			opts, err := f.planOptions(files, plainWeights)
 			if err != nil {
 				return err
 			}

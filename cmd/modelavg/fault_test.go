@@ -205,3 +205,51 @@ func TestOutputReplacesEveryInput(t *testing.T) {
 		}
 	}
 }
+
+// The report would go to the file that is replaced.
+func TestOutputIsStandardOutput(t *testing.T) {
+	for _, path := range []string{"link", "out", "./out"} { // as /dev/stdout is a link, which a failing test had better not replace
+		inDirectory(t)
+		stdout, err := os.Create("out")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("out", "link"); err != nil {
+			t.Fatal(err)
+		}
+		defer stdout.Close()
+		var stderr bytes.Buffer
+		cmd := exec.Command(program, "mean", "-o", path, "a", "b")
+		cmd.Stdout, cmd.Stderr = stdout, &stderr
+		if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != statusUsage {
+			t.Errorf("-o %s: %v", path, err)
+		}
+		checkErrorLine(t, path, stderr.String(), "-o "+path+": is standard output, to which the report goes")
+		if got, err := os.ReadFile("out"); err != nil || len(got) != 0 {
+			t.Errorf("-o %s: %d bytes, %v", path, len(got), err)
+		}
+	}
+}
+
+// A full disk below standard output.
+func TestFullDevice(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	for line, want := range map[string]string{
+		"mean -o out a b": "out is written, but not the report: write /dev/stdout: no space left on device",
+		"version":         "write /dev/stdout: no space left on device",
+		"inspect a":       "write /dev/stdout: no space left on device",
+	} {
+		inDirectory(t)
+		var stderr bytes.Buffer
+		cmd := exec.Command(program, strings.Fields(line)...)
+		cmd.Stdout, cmd.Stderr = full, &stderr
+		if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != statusFailed {
+			t.Errorf("%s: %v", line, err)
+		}
+		checkErrorLine(t, line, stderr.String(), want)
+	}
+}

@@ -17,6 +17,7 @@ import (
 
 func newInspect() *cobra.Command {
 	var (
+		read    readFlags
 		stats   bool
 		asJSON  bool
 		workers int
@@ -35,11 +36,14 @@ BOOL and the floats that modelavg averages; other dtypes have none.`,
 		RunE: func(cmd *cobra.Command, files []string) error {
 			switch {
 			case len(files) != 1:
-				return fmt.Errorf("%d files given, want one", len(files))
+				return fmt.Errorf("%s given, want one", plural(len(files), "file"))
 			case workers < 0:
 				return fmt.Errorf("--workers %d: want 0 or more", workers)
 			}
-			i, err := inspect(cmd, files[0], stats, workers)
+			if err := checkFiles(files); err != nil {
+				return err
+			}
+			i, err := inspect(cmd, read, files[0], stats, workers)
 			if err != nil {
 				return &failure{err}
 			}
@@ -53,7 +57,7 @@ BOOL and the floats that modelavg averages; other dtypes have none.`,
 	cmd.Flags().BoolVar(&stats, "stats", false, "read the data and print what numbers are in it")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().IntVar(&workers, "workers", 0, "`NUMBER` of goroutines that work; 0 means one for each processor")
-	completeFiles(cmd)
+	read.register(cmd)
 	return cmd
 }
 
@@ -76,8 +80,8 @@ type inspected struct {
 }
 
 // inspect looks at a file.
-func inspect(cmd *cobra.Command, file string, stats bool, workers int) (*inspection, error) {
-	m, err := checkpoint.Open(file)
+func inspect(cmd *cobra.Command, read readFlags, file string, stats bool, workers int) (*inspection, error) {
+	m, err := read.open(file)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +154,7 @@ func (i *inspection) print(out io.Writer, stats bool) {
 		fmt.Fprintf(w, "\t%s\n", printable.Name(t.Name))
 	}
 	w.Flush()
-	fmt.Fprintf(out, "%s: %d tensors, %d elements, %d bytes", i.Path, len(i.Tensors), i.Elements, i.Bytes)
+	fmt.Fprintf(out, "%s: %s, %d elements, %d bytes", i.Path, plural(len(i.Tensors), "tensor"), i.Elements, i.Bytes)
 	for _, d := range slices.Sorted(maps.Keys(dtypes)) {
 		fmt.Fprintf(out, ", %d %v", dtypes[d], d)
 	}

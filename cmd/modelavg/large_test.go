@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -156,8 +157,8 @@ func measure(t *testing.T, name string, args ...string) (time.Duration, int64) {
 	return time.Since(start), cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss * 1024
 }
 
-// moveBytes does the reads and writes of an average of two files, and nothing else: chunks of 1 MiB after a header, two
-// workers, space reserved at the beginning.
+// moveBytes does the reads and writes of an average of two files, and nothing else: chunks of 1 MiB after a header, as
+// many workers, space reserved at the beginning.
 func moveBytes(t *testing.T, a, b []string, out string, flush bool) time.Duration {
 	t.Helper()
 	start := time.Now()
@@ -200,7 +201,7 @@ func moveFile(a, b, out string, flush bool) error {
 	var next atomic.Int64
 	var wait sync.WaitGroup
 	var failed atomic.Pointer[error]
-	for range 2 {
+	for range 2 * runtime.GOMAXPROCS(0) {
 		wait.Go(func() {
 			var p [2][chunk]byte
 			for {
@@ -260,16 +261,15 @@ func testLargeModels(t *testing.T, parts int) {
 		t.Skipf("no models in shards: %v", err)
 	}
 	cat := "cat " + strings.Join(shards[0], " ") + " " + strings.Join(shards[1], " ") + " > c"
-	// prepare leaves the same before every measurement: both models in the page cache, and free memory that was in use.
+	// prepare leaves the same before every measurement: both models in the page cache, and nothing to be written.
 	prepare := func() {
 		os.RemoveAll("out")
-		measure(t, "sh", "-c", cat)
 		os.RemoveAll("c")
 		syscall.Sync()
 	}
 	times := make(map[string][]time.Duration)
 	var memory int64
-	for round := range 4 {
+	for round := range 6 {
 		for _, what := range []string{"cat", "modelavg, no sync", "moves", "modelavg", "cat, sync", "moves, sync"} {
 			prepare()
 			var took time.Duration

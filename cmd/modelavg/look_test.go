@@ -248,7 +248,7 @@ tensor "onlyb" is only in b
 		}
 	}
 	for line, want := range map[string]string{
-		"diff a": "1 files given, want two", "diff a b a": "3 files given",
+		"diff a": "1 file given, want two", "diff a b a": "3 files given",
 		"diff --by size a b": "want one of relative, max, rms, cosine",
 	} {
 		if status, _, stderr := execute(t, line); status != statusUsage || !strings.Contains(stderr, want) {
@@ -405,12 +405,13 @@ func TestVerify(t *testing.T) {
 	}
 	status, stdout, stderr = execute(t, "verify a hole none unknown b")
 	lines := strings.Split(stdout, "\n")
-	if status != statusFailed || len(lines) != 6 || stderr != "modelavg: violations found: 3\n" {
+	if status != statusFailed || len(lines) != 7 || stderr != "modelavg: violations found: 4\n" {
 		t.Fatalf("status %d, %s\n%s", status, stderr, stdout)
 	}
 	for i, want := range []string{
 		"a: valid", `hole: tensor "x": data_offsets [4,8]: a hole before it`, "none",
-		`unknown: tensor "x": dtype: unknown dtype "F31"`, "b: valid",
+		`unknown: tensor "x": dtype: unknown dtype "F31"`,
+		"unknown: 8 bytes of data, want 4: 4 bytes after the last tensor", "b: valid",
 	} {
 		if !strings.Contains(lines[i], want) {
 			t.Errorf("line %q, want %q in it", lines[i], want)

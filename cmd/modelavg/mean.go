@@ -17,7 +17,7 @@ The sum is accumulated in a wider format, divided by the number of models and ro
 			if err := f.check(files); err != nil {
 				return err
 			}
-			opts, err := f.options(len(files), plainWeights)
+			opts, err := f.planOptions(files, plainWeights)
 			if err != nil {
 				return err
 			}

@@ -11,10 +11,11 @@ func newPlan() *cobra.Command {
 	plan := &cobra.Command{
 		Use:   "plan",
 		Short: "Print what mean, weighted or ewa would do, and write nothing",
-		Args:  cobra.NoArgs,
+		Args:  onlyCommands,
 		Long: `Plan prints what an averaging command would do: every tensor of the result with its dtype, shape and size, the models
 that it comes from and their effective weights, the policies, how the models differ, the bytes that would be read and
-written, and the memory of the buffers. Only the headers of the files are read.
+written, and the memory of the buffers. Only the headers of the files are read. If the models differ in a way that the
+policies do not allow, it prints all differences, a line each, where the other commands name the first 20.
 
 The flags are those of the command that is planned; -o may be left out.`,
 		Example: `  modelavg plan mean a.safetensors b.safetensors

@@ -50,7 +50,7 @@ func TestPlan(t *testing.T) {
 		"plan":                        "no command given: want mean, weighted or ewa (see modelavg plan --help)",
 		"plan mean":                   "no model files given (see modelavg plan mean --help)",
 		"plan soup a":                 `unknown command "soup" for "modelavg plan"`,
-		"plan weighted -w 1 a b":      "1 weights for 2 files",
+		"plan weighted -w 1 a b":      "1 weight for 2 files",
 		"plan mean --no-sync a b":     "unknown flag: --no-sync",
 		"plan weighted -w 0.5,0 a b ": "weights do not sum to one",
 	} {
@@ -204,10 +204,10 @@ func TestPolicyFlags(t *testing.T) {
 			statusUsage, "mean --tensor-weights x -o out a b",
 			"--tensor-weights x: want REGEXP=WEIGHT,... with one weight for each file",
 		},
-		{statusUsage, "mean --tensor-weights x=1 -o out a b", "--tensor-weights x=1: 1 weights for 2 files"},
+		{statusUsage, "mean --tensor-weights x=1 -o out a b", "--tensor-weights x=1: 1 weight for 2 files"},
 		{
 			statusUsage, "mean --tensor-weights x=1,y -o out a b",
-			`--tensor-weights x=1,y: weight 2 is "y": want a number`,
+			`--tensor-weights x=1,y: weight 2, of b, is "y": want a finite number`,
 		},
 		{statusUsage, "mean --tensor-weights x=1,1 -o out a b", "weights do not sum to one"},
 		{statusUsage, "mean --tensor-weights (=1,0 -o out a b", "error parsing regexp"},

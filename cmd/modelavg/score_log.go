@@ -12,13 +12,12 @@ import (
 	"reflect"
 	"strconv"
 	"time"
-
-	"github.com/modelavg/modelavg/checkpoint"
 )
 
 // A scoreLog is the file of --log: a line of JSON for each score. Without a file nothing is kept.
 type scoreLog struct {
 	key     string
+	read    readFlags
 	file    *os.File
 	entries []scoreEntry
 }
@@ -39,8 +38,8 @@ type fileState struct {
 
 // openScoreLog reads the log at path, if there is one, and opens it to add to it. An unfinished line at the end, which a
 // killed run may leave, is cut off.
-func openScoreLog(path, key string) (*scoreLog, error) {
-	l := &scoreLog{key: key}
+func openScoreLog(path, key string, read readFlags) (*scoreLog, error) {
+	l := &scoreLog{key: key, read: read}
 	if path == "" {
 		return l, nil
 	}
@@ -78,7 +77,7 @@ func openScoreLog(path, key string) (*scoreLog, error) {
 func (l *scoreLog) newEntry(files []string) (scoreEntry, error) {
 	e := scoreEntry{Key: l.key}
 	for _, path := range files {
-		parts, err := partsOf(path)
+		parts, err := l.partsOf(path)
 		if err != nil {
 			return e, err
 		}
@@ -94,8 +93,8 @@ func (l *scoreLog) newEntry(files []string) (scoreEntry, error) {
 }
 
 // partsOf returns the files with the weights of a model.
-func partsOf(path string) ([]string, error) {
-	m, err := checkpoint.Open(path)
+func (l *scoreLog) partsOf(path string) ([]string, error) {
+	m, err := l.read.open(path)
 	if err != nil {
 		return nil, err
 	}

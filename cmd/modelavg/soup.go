@@ -57,12 +57,15 @@ soup runs, the mean in question is beside the output, as .NAME.soup.safetensors 
 			case !strings.Contains(command, placeholder):
 				return fmt.Errorf("--eval %s: there is no {} for the path of the model", command)
 			}
-			opts, err := f.options(len(files), nil)
+			if err := checkOutput("--log", logPath); err != nil {
+				return err
+			}
+			opts, err := f.planOptions(files, nil)
 			if err != nil {
 				return err
 			}
 			s := &soup{
-				files: files, options: opts, output: f.output, maxShardSize: int64(f.maxShardSize), minimize: minimize,
+				files: files, read: f.readFlags, options: opts, output: f.output, maxShardSize: int64(f.maxShardSize), minimize: minimize,
 				stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(),
 				evaluate: func(ctx context.Context, path string) (float64, error) {
 					return evaluate(ctx, command, path)
@@ -75,7 +78,7 @@ soup runs, the mean in question is beside the output, as .NAME.soup.safetensors 
 				return &failure{err}
 			}
 			if f.json {
-				return printJSON(cmd.OutOrStdout(), s.outcome())
+				return unreported(f.output, printJSON(cmd.OutOrStdout(), s.outcome()))
 			}
 			return nil
 		},
@@ -98,6 +101,7 @@ func (f *averageFlags) key(command string) string {
 // A soup is a run of the command.
 type soup struct {
 	files    []string
+	read     readFlags
 	options  []merge.Option
 	output   string
 	minimize bool
@@ -116,7 +120,10 @@ type soup struct {
 
 // run looks for the ingredients and writes their mean.
 func (s *soup) run(ctx context.Context, logPath, key string) (err error) {
-	if s.log, err = openScoreLog(logPath, key); err != nil {
+	if err := checkParent(s.output); err != nil {
+		return err
+	}
+	if s.log, err = openScoreLog(logPath, key, s.read); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.log.close()) }()
@@ -164,7 +171,7 @@ func (s *soup) run(ctx context.Context, logPath, key string) (err error) {
 // candidate returns the path for the means in question: that of a directory if the output is one, and of a file with the
 // usual extension otherwise. What a killed run has left there is removed.
 func (s *soup) candidate() (string, error) {
-	models, err := openModels(s.files[:1])
+	models, err := s.read.openAll(s.files[:1])
 	if err != nil {
 		return "", err
 	}
@@ -241,7 +248,7 @@ func (s *soup) mean(ctx context.Context, set []int, path string, metadata map[st
 	for _, i := range set {
 		files = append(files, s.files[i])
 	}
-	models, err := openModels(files)
+	models, err := s.read.openAll(files)
 	if err != nil {
 		return result{}, err
 	}
@@ -250,7 +257,7 @@ func (s *soup) mean(ctx context.Context, set []int, path string, metadata map[st
 	plan, err := models.plan(nil, append(slices.Clone(s.options), merge.WithMetadata(metadata),
 		merge.WithCreateOptions(layout.options...)))
 	if err != nil {
-		return result{}, err
+		return result{}, listed(err)
 	}
 	r := result{Plan: plan, Layout: layout.text}
 	if r.Report, err = runPlan(ctx, plan, path, s.stderr); err == nil {
@@ -272,10 +279,10 @@ func (s *soup) write(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.stdout, "%d of %d models: %s\nscore %v\n%v%v", len(s.chosen), len(s.files),
+	_, err = fmt.Fprintf(s.stdout, "%d of %d models: %s\nscore %v\n%v%v", len(s.chosen), len(s.files),
 		strings.Join(s.ingredients(), " + "),
 		s.score, s.result.Report, s.result.SideFiles)
-	return nil
+	return unreported(s.output, err)
 }
 
 // ingredients returns the chosen files.

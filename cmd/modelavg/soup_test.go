@@ -232,7 +232,7 @@ func TestSoupFailures(t *testing.T) {
 	}{
 		{"false {}", "score of a: false {}: exit status 1\n"},
 		{"echo to stderr >&2; exit 3; {}", "score of a: echo to stderr >&2; exit 3; {}: exit status 3: to stderr\n"},
-		{"echo no digits; true {}", "score of a: echo no digits; true {}: it printed no number\n"},
+		{"echo no digits; true {}", `score of a: echo no digits; true {}: it printed no number, but "no digits"` + "\n"},
 		{"no-such-program {}", "not found"},
 		{"test {} != 'a' && exit 4; echo 1", "exit status 4"}, // the first mean
 	} {

@@ -1,11 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,31 +12,54 @@ import (
 )
 
 func newVerify() *cobra.Command {
+	var (
+		read   readFlags
+		asJSON bool
+	)
 	cmd := &cobra.Command{
 		Use:                   "verify FILE...",
 		DisableFlagsInUseLine: true,
 		Short:                 "Check that model files obey every rule of their format",
-		Long: `Verify checks model files against every rule of their format: the header and its fields, names, dtypes and shapes, and
-that the tensors fill the file without holes and overlaps. Of a model in shards, given as a directory or an index, every
-shard is checked, and all of them against the index.
+		Long: `Verify checks model files against every rule of their format: the header and its fields, names, dtypes and shapes,
+and that the tensors fill the file without holes and overlaps. Of a model in shards, given as a directory or an index,
+every shard is checked, and all of them against the index, its total_size included, which no other command looks at.
 
-A line says of each file that it is valid, or what is wrong with it. The exit status is 1 if anything is wrong.`,
-		Example: `  modelavg verify a.safetensors b.safetensors`,
+A line says of each file that it is valid, or there is a line for everything that is wrong with it. The exit status is 1
+if anything is wrong.`,
+		Example: `  modelavg verify a.safetensors b.safetensors
+  modelavg verify --json directory`,
 		RunE: func(cmd *cobra.Command, files []string) error {
 			if len(files) == 0 {
 				return errors.New("no model files given")
 			}
+			if err := checkFiles(files); err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			list := []verified{}
 			violations := 0
 			for _, file := range files {
-				m, err := checkpoint.Open(file)
-				if err == nil {
-					fmt.Fprintf(cmd.OutOrStdout(), "%s: valid, %d tensors\n", file, len(m.Tensors()))
-					m.Close()
-					continue
-				}
-				for _, text := range append([]string{err.Error()}, shardViolations(file, err)...) {
+				v := verified{Path: file, Violations: []string{}}
+				found := func(violation string) {
 					violations++
-					fmt.Fprintln(cmd.OutOrStdout(), strings.ReplaceAll(text, "\n", " "))
+					if asJSON {
+						v.Violations = append(v.Violations, violation)
+					} else {
+						fmt.Fprintln(out, violation)
+					}
+				}
+				var err error
+				if v.Valid, v.Tensors, err = verify(cmd.Context(), read, file, found); err != nil {
+					return &failure{err}
+				}
+				if v.Valid && !asJSON {
+					fmt.Fprintf(out, "%s: valid, %s\n", file, plural(v.Tensors, "tensor"))
+				}
+				list = append(list, v)
+			}
+			if asJSON {
+				if err := printJSON(out, list); err != nil {
+					return err
 				}
 			}
 			if violations > 0 {
@@ -47,33 +68,41 @@ A line says of each file that it is valid, or what is wrong with it. The exit st
 			return nil
 		},
 	}
-	completeFiles(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	read.register(cmd)
 	return cmd
 }
 
-// shardViolations returns what is wrong with the single shards of a model, other than what was found first.
-func shardViolations(path string, first error) []string {
-	dir := path
-	if info, err := os.Stat(path); err != nil {
-		return nil
-	} else if !info.IsDir() {
-		if !strings.HasSuffix(path, ".index.json") {
-			return nil
+// A verified is what verify --json prints of a file. The names in JSON are what programs rely on.
+type verified struct {
+	Path       string   `json:"path"`
+	Valid      bool     `json:"valid"`
+	Tensors    int      `json:"tensors"` // of a valid model
+	Violations []string `json:"violations"`
+}
+
+// verify checks a file, calls found with every violation, in one line, and returns how many tensors a valid model has.
+func verify(ctx context.Context, read readFlags, file string, found func(violation string)) (valid bool, tensors int,
+	err error,
+) {
+	valid = true
+	for err := range checkpoint.Violations(file, read.options()...) {
+		if ctx.Err() != nil {
+			return false, 0, context.Cause(ctx)
 		}
-		dir = filepath.Dir(path)
+		if valid || errors.Is(err, checkpoint.ErrUntyped) {
+			err = hint(err)
+		}
+		valid = false
+		found(strings.ReplaceAll(err.Error(), "\n", " "))
 	}
-	shards, _ := filepath.Glob(filepath.Join(dir, "*.safetensors")) // the pattern is a legal one unless dir is strange
-	slices.Sort(shards)
-	var list []string
-	for _, shard := range shards {
-		m, err := checkpoint.Open(shard)
-		if err == nil {
-			m.Close()
-			continue
-		}
-		if !strings.Contains(first.Error(), err.Error()) {
-			list = append(list, err.Error())
-		}
+	if !valid {
+		return false, 0, nil
 	}
-	return list
+	m, err := read.open(file)
+	if err != nil {
+		return false, 0, err
+	}
+	defer m.Close()
+	return true, len(m.Tensors()), nil
 }

@@ -40,18 +40,22 @@ numbers, divided by their sum. A model of weight zero is not read.`,
 				return errors.New("no weights given: -w WEIGHT,... is required")
 			case normalize && counts:
 				return errors.New("--normalize and --counts exclude each other")
-			case len(list) != len(files):
-				return fmt.Errorf("%d weights for %d files", len(list), len(files))
 			}
-			parse := func(list []string) ([]float64, error) { return parseWeights(list, normalize, counts) }
-			weights, err := parse(list)
+			parse := plainWeights
+			switch {
+			case normalize:
+				parse = normalizedWeights
+			case counts:
+				parse = countWeights
+			}
+			weights, err := parse(list, files)
 			if err != nil {
 				return err
 			}
 			if err := weighting.Check(weights, len(files)); err != nil {
 				return err
 			}
-			opts, err := f.options(len(files), parse)
+			opts, err := f.planOptions(files, parse)
 			if err != nil {
 				return err
 			}
@@ -65,29 +69,55 @@ numbers, divided by their sum. A model of weight zero is not read.`,
 	return cmd
 }
 
-// parseWeights returns the numbers of the list, divided by their sum when they are to be normalized or are counts.
-func parseWeights(list []string, normalize, counts bool) ([]float64, error) {
-	if counts {
-		samples := make([]int64, len(list))
-		for i, s := range list {
-			n, err := strconv.ParseInt(strings.TrimSpace(s), 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("count %d is %q: want a whole number", i+1, s)
-			}
-			samples[i] = n
-		}
-		return weighting.Counts(samples)
+// A weightParser returns the weights of the files. Its errors name the file, and count from one.
+type weightParser func(list, files []string) ([]float64, error)
+
+// plainWeights parses weights that sum to one.
+func plainWeights(list, files []string) ([]float64, error) {
+	return parseWeights("weight", "a finite number", list, files, parseFinite)
+}
+
+// normalizedWeights parses weights that are divided by their sum.
+func normalizedWeights(list, files []string) ([]float64, error) {
+	weights, err := parseWeights("weight", "a finite number of 0 or more", list, files, func(s string) (float64, bool) {
+		w, ok := parseFinite(s)
+		return w, ok && w >= 0
+	})
+	if err != nil {
+		return nil, err
 	}
-	weights := make([]float64, len(list))
+	return weighting.Normalized(weights)
+}
+
+// countWeights parses counts of samples, which are divided by their sum.
+func countWeights(list, files []string) ([]float64, error) {
+	samples, err := parseWeights("count", "a whole number of 0 or more", list, files, func(s string) (int64, bool) {
+		n, err := strconv.ParseInt(s, 10, 64)
+		return n, err == nil && n >= 0
+	})
+	if err != nil {
+		return nil, err
+	}
+	return weighting.Counts(samples)
+}
+
+// parseWeights parses one number for each file.
+func parseWeights[T any](what, want string, list, files []string, parse func(string) (T, bool)) ([]T, error) {
+	if len(list) != len(files) {
+		return nil, fmt.Errorf("%s for %s: want one for each", plural(len(list), what), plural(len(files), "file"))
+	}
+	numbers := make([]T, len(list))
 	for i, s := range list {
-		w, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
-		if err != nil {
-			return nil, fmt.Errorf("weight %d is %q: want a number", i+1, s)
+		var ok bool
+		if numbers[i], ok = parse(strings.TrimSpace(s)); !ok {
+			return nil, fmt.Errorf("%s %d, of %s, is %q: want %s", what, i+1, files[i], s, want)
 		}
-		weights[i] = w
 	}
-	if normalize {
-		return weighting.Normalized(weights)
-	}
-	return weights, nil
+	return numbers, nil
+}
+
+// parseFinite parses a number that is neither NaN nor infinite.
+func parseFinite(s string) (float64, bool) {
+	x, err := strconv.ParseFloat(s, 64)
+	return x, err == nil && finite(x, x)
 }

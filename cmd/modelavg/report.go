@@ -1,0 +1,110 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/modelavg/modelavg/merge"
+)
+
+// A reportWriter is standard output. It writes nothing after the first error, which it remembers.
+type reportWriter struct {
+	to  io.Writer
+	err error
+}
+
+func (w *reportWriter) Write(p []byte) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	var n int
+	n, w.err = w.to.Write(p)
+	return n, w.err
+}
+
+// plural returns the number and the noun, with an s unless it is one.
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// unreported returns a failure that says that the model at path is complete, if err is about writing the report.
+func unreported(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{fmt.Errorf("%s is written, but not the report: %w", path, err)}
+}
+
+// printJSON prints x in several lines.
+func printJSON(out io.Writer, x any) error {
+	text, err := json.MarshalIndent(x, "", "  ")
+	if err == nil {
+		_, err = fmt.Fprintf(out, "%s\n", text)
+	}
+	if err != nil {
+		return &failure{err}
+	}
+	return nil
+}
+
+// maxNamed is how many differences the text of a [merge.DifferenceError] names.
+const maxNamed = 20
+
+// listed adds to the error of a plan where all is to be found that its text does not name.
+func listed(err error) error {
+	d, u := (*merge.DifferenceError)(nil), (*merge.UnsupportedError)(nil)
+	if errors.As(err, &d) && len(d.Differences) > maxNamed || errors.As(err, &u) && len(u.Tensors) > maxNamed {
+		return fmt.Errorf("%w (modelavg plan lists all)", err)
+	}
+	return err
+}
+
+// obstacles are what --json prints of a plan that cannot be made: all differences between the models that the policies
+// do not allow, or all tensors that can be neither averaged nor copied.
+type obstacles struct {
+	Error       string        `json:"error"`
+	Differences []difference  `json:"differences,omitempty"`
+	Unsupported []unsupported `json:"unsupported,omitempty"`
+}
+
+type difference struct {
+	Path   string `json:"path"`
+	Tensor string `json:"tensor"`
+	Field  string `json:"field"`
+	Want   string `json:"want"`
+	Got    string `json:"got"`
+}
+
+type unsupported struct {
+	Path   string `json:"path"`
+	Tensor string `json:"tensor"`
+	DType  string `json:"dtype"`
+}
+
+// printObstacles prints all that err is about, of which its text names the first ones only.
+func printObstacles(out io.Writer, err error, asJSON bool) error {
+	o := obstacles{Error: oneLine(err)}
+	var text string
+	if d := (*merge.DifferenceError)(nil); errors.As(err, &d) {
+		for _, x := range d.Differences {
+			text += fmt.Sprintf("difference: %s: %v\n", x.Path, x)
+			o.Differences = append(o.Differences, difference(x))
+		}
+	}
+	if u := (*merge.UnsupportedError)(nil); errors.As(err, &u) {
+		for _, t := range u.Tensors {
+			text += fmt.Sprintf("unsupported: %s: tensor %q of dtype %v\n", u.Path, t.Name, t.DType)
+			o.Unsupported = append(o.Unsupported, unsupported{u.Path, t.Name, t.DType.String()})
+		}
+	}
+	if asJSON {
+		return printJSON(out, o)
+	}
+	_, err = io.WriteString(out, text)
+	return err
+}
