@@ -28,7 +28,7 @@ const (
 const (
 	group       = 8                            // models that are read side by side
 	chunkBytes  = 256 << 10                    // of dst, in one call of an implementation
-	tileBytes   = 128 << 10                    // of accumulators, between two groups
+	tileBytes   = 512 << 10                    // of accumulators, between two groups, at most
 	widerStride = tileBytes / 2                // from the sums of a tile to their compensations
 	sliceHeader = int(unsafe.Sizeof([]byte{})) // bytes from one model's slice header to the next
 	sliceLength = sliceHeader / 3              // offset of the length in it
@@ -37,6 +37,10 @@ const (
 
 // streamThreshold is the number of bytes read and written by a call from which it is large, and non-temporal stores pay.
 var streamThreshold = max(lastLevelCache(), 8<<20)
+
+// tileSize is the bytes of a tile that are in use: half of the second-level cache. The longer the stretch that is read of
+// a group of models before the next one, the better for the prefetchers, as long as the sums stay in that cache.
+var tileSize = min(tileBytes, max(implementation.SecondLevelCache()/2, 128<<10))
 
 func lastLevelCache() int {
 	if size := implementation.LastLevelCache(); size > 0 {
@@ -73,9 +77,9 @@ var tiles = sync.Pool{New: func() any { return new(tile) }}
 // tileElements returns how many accumulators a tile holds.
 func tileElements(kind implementation.Kind) int {
 	if kind == implementation.Float64Wider {
-		return tileBytes / 2 / 8
+		return tileSize / 2 / 8
 	}
-	return tileBytes / accumulatorSize(kind)
+	return tileSize / accumulatorSize(kind)
 }
 
 // clear sets the first n accumulators to −0, and their compensations to 0.
@@ -85,7 +89,7 @@ func (t *tile) clear(kind implementation.Kind, n int) {
 		fill(unsafe.Slice((*float32)(unsafe.Pointer(t)), n), float32(math.Copysign(0, -1)))
 	case kind == implementation.Float64Wider:
 		fill(t[:n], math.Copysign(0, -1))
-		clear(t[tileBytes/2/8:][:n])
+		clear(t[widerStride/8:][:n])
 	default:
 		fill(t[:n], math.Copysign(0, -1))
 	}

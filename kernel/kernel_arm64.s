@@ -53,11 +53,11 @@ lastModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R14, R11
-	FMOVQ   (R11), F8
-	WORD    $0x0e617909           // fcvtl v9.2d, v8.2s
-	WORD    $0x4e61790a           // fcvtl2 v10.2d, v8.4s
-	VFMLA   V24.D2, V9.D2, V0.D2
-	VFMLA   V24.D2, V10.D2, V1.D2
+	FMOVQ   (R11), F16
+	WORD    $0x4e617a11           // fcvtl2 v17.2d, v16.4s
+	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
+	VFMLA   V24.D2, V16.D2, V0.D2
+	VFMLA   V24.D2, V17.D2, V1.D2
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -78,8 +78,8 @@ lastDivided:
 	VMOV V0.B16, V25.B16
 
 blocks:
-	CMP $16, R4
-	BLT vectors
+	CMP $32, R4
+	BLT blockEnd
 
 block:
 	CBZ   R3, blockClear
@@ -87,7 +87,11 @@ block:
 	FLDPQ 32(R3), (F2, F3)
 	FLDPQ 64(R3), (F4, F5)
 	FLDPQ 96(R3), (F6, F7)
-	ADD   $128, R3
+	FLDPQ 128(R3), (F8, F9)
+	FLDPQ 160(R3), (F10, F11)
+	FLDPQ 192(R3), (F12, F13)
+	FLDPQ 224(R3), (F14, F15)
+	ADD   $256, R3
 	B     blockStarted
 
 blockClear:
@@ -99,6 +103,14 @@ blockClear:
 	VMOV V27.B16, V5.B16
 	VMOV V27.B16, V6.B16
 	VMOV V27.B16, V7.B16
+	VMOV V27.B16, V8.B16
+	VMOV V27.B16, V9.B16
+	VMOV V27.B16, V10.B16
+	VMOV V27.B16, V11.B16
+	VMOV V27.B16, V12.B16
+	VMOV V27.B16, V13.B16
+	VMOV V27.B16, V14.B16
+	VMOV V27.B16, V15.B16
 
 blockStarted:
 	CBZ  R5, blockFolded
@@ -111,24 +123,42 @@ blockModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FLDPQ   (R11), (F8, F9)
-	FLDPQ   32(R11), (F10, F11)
-	WORD    $0x0e61790c           // fcvtl v12.2d, v8.2s
-	WORD    $0x4e61790d           // fcvtl2 v13.2d, v8.4s
-	WORD    $0x0e61792e           // fcvtl v14.2d, v9.2s
-	WORD    $0x4e61792f           // fcvtl2 v15.2d, v9.4s
-	WORD    $0x0e617950           // fcvtl v16.2d, v10.2s
-	WORD    $0x4e617951           // fcvtl2 v17.2d, v10.4s
-	WORD    $0x0e617972           // fcvtl v18.2d, v11.2s
-	WORD    $0x4e617973           // fcvtl2 v19.2d, v11.4s
-	VFMLA   V24.D2, V12.D2, V0.D2
-	VFMLA   V24.D2, V13.D2, V1.D2
-	VFMLA   V24.D2, V14.D2, V2.D2
-	VFMLA   V24.D2, V15.D2, V3.D2
-	VFMLA   V24.D2, V16.D2, V4.D2
-	VFMLA   V24.D2, V17.D2, V5.D2
-	VFMLA   V24.D2, V18.D2, V6.D2
-	VFMLA   V24.D2, V19.D2, V7.D2
+	FLDPQ   (R11), (F16, F17)
+	FLDPQ   32(R11), (F18, F19)
+	WORD    $0x4e617a14            // fcvtl2 v20.2d, v16.4s
+	WORD    $0x0e617a10            // fcvtl v16.2d, v16.2s
+	WORD    $0x4e617a35            // fcvtl2 v21.2d, v17.4s
+	WORD    $0x0e617a31            // fcvtl v17.2d, v17.2s
+	WORD    $0x4e617a56            // fcvtl2 v22.2d, v18.4s
+	WORD    $0x0e617a52            // fcvtl v18.2d, v18.2s
+	WORD    $0x4e617a77            // fcvtl2 v23.2d, v19.4s
+	WORD    $0x0e617a73            // fcvtl v19.2d, v19.2s
+	VFMLA   V24.D2, V16.D2, V0.D2
+	VFMLA   V24.D2, V20.D2, V1.D2
+	VFMLA   V24.D2, V17.D2, V2.D2
+	VFMLA   V24.D2, V21.D2, V3.D2
+	VFMLA   V24.D2, V18.D2, V4.D2
+	VFMLA   V24.D2, V22.D2, V5.D2
+	VFMLA   V24.D2, V19.D2, V6.D2
+	VFMLA   V24.D2, V23.D2, V7.D2
+	FLDPQ   64(R11), (F16, F17)
+	FLDPQ   96(R11), (F18, F19)
+	WORD    $0x4e617a14            // fcvtl2 v20.2d, v16.4s
+	WORD    $0x0e617a10            // fcvtl v16.2d, v16.2s
+	WORD    $0x4e617a35            // fcvtl2 v21.2d, v17.4s
+	WORD    $0x0e617a31            // fcvtl v17.2d, v17.2s
+	WORD    $0x4e617a56            // fcvtl2 v22.2d, v18.4s
+	WORD    $0x0e617a52            // fcvtl v18.2d, v18.2s
+	WORD    $0x4e617a77            // fcvtl2 v23.2d, v19.4s
+	WORD    $0x0e617a73            // fcvtl v19.2d, v19.2s
+	VFMLA   V24.D2, V16.D2, V8.D2
+	VFMLA   V24.D2, V20.D2, V9.D2
+	VFMLA   V24.D2, V17.D2, V10.D2
+	VFMLA   V24.D2, V21.D2, V11.D2
+	VFMLA   V24.D2, V18.D2, V12.D2
+	VFMLA   V24.D2, V22.D2, V13.D2
+	VFMLA   V24.D2, V19.D2, V14.D2
+	VFMLA   V24.D2, V23.D2, V15.D2
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -143,6 +173,14 @@ blockFolded:
 	WORD $0x6e7cfca5          // fdiv v5.2d, v5.2d, v28.2d
 	WORD $0x6e7cfcc6          // fdiv v6.2d, v6.2d, v28.2d
 	WORD $0x6e7cfce7          // fdiv v7.2d, v7.2d, v28.2d
+	WORD $0x6e7cfd08          // fdiv v8.2d, v8.2d, v28.2d
+	WORD $0x6e7cfd29          // fdiv v9.2d, v9.2d, v28.2d
+	WORD $0x6e7cfd4a          // fdiv v10.2d, v10.2d, v28.2d
+	WORD $0x6e7cfd6b          // fdiv v11.2d, v11.2d, v28.2d
+	WORD $0x6e7cfd8c          // fdiv v12.2d, v12.2d, v28.2d
+	WORD $0x6e7cfdad          // fdiv v13.2d, v13.2d, v28.2d
+	WORD $0x6e7cfdce          // fdiv v14.2d, v14.2d, v28.2d
+	WORD $0x6e7cfdef          // fdiv v15.2d, v15.2d, v28.2d
 	JMP  blockDivided
 
 blockScale:
@@ -154,6 +192,14 @@ blockScale:
 	WORD $0x6e7cdca5 // fmul v5.2d, v5.2d, v28.2d
 	WORD $0x6e7cdcc6 // fmul v6.2d, v6.2d, v28.2d
 	WORD $0x6e7cdce7 // fmul v7.2d, v7.2d, v28.2d
+	WORD $0x6e7cdd08 // fmul v8.2d, v8.2d, v28.2d
+	WORD $0x6e7cdd29 // fmul v9.2d, v9.2d, v28.2d
+	WORD $0x6e7cdd4a // fmul v10.2d, v10.2d, v28.2d
+	WORD $0x6e7cdd6b // fmul v11.2d, v11.2d, v28.2d
+	WORD $0x6e7cdd8c // fmul v12.2d, v12.2d, v28.2d
+	WORD $0x6e7cddad // fmul v13.2d, v13.2d, v28.2d
+	WORD $0x6e7cddce // fmul v14.2d, v14.2d, v28.2d
+	WORD $0x6e7cddef // fmul v15.2d, v15.2d, v28.2d
 
 blockDivided:
 	WORD $0x0e616800       // fcvtn v0.2s, v0.2d
@@ -164,25 +210,104 @@ blockDivided:
 	WORD $0x4e6168a2       // fcvtn2 v2.4s, v5.2d
 	WORD $0x0e6168c3       // fcvtn v3.2s, v6.2d
 	WORD $0x4e6168e3       // fcvtn2 v3.4s, v7.2d
+	WORD $0x0e616904       // fcvtn v4.2s, v8.2d
+	WORD $0x4e616924       // fcvtn2 v4.4s, v9.2d
+	WORD $0x0e616945       // fcvtn v5.2s, v10.2d
+	WORD $0x4e616965       // fcvtn2 v5.4s, v11.2d
+	WORD $0x0e616986       // fcvtn v6.2s, v12.2d
+	WORD $0x4e6169a6       // fcvtn2 v6.4s, v13.2d
+	WORD $0x0e6169c7       // fcvtn v7.2s, v14.2d
+	WORD $0x4e6169e7       // fcvtn2 v7.4s, v15.2d
 	TBZ  $0, R7, blockKeep
 	WORD $0xac000400       // stnp q0, q1, [x0]
 	WORD $0xac010c02       // stnp q2, q3, [x0,#32]
+	WORD $0xac021404       // stnp q4, q5, [x0,#64]
+	WORD $0xac031c06       // stnp q6, q7, [x0,#96]
 	B    blockStored
 
 blockKeep:
 	FSTPQ (F0, F1), (R0)
 	FSTPQ (F2, F3), 32(R0)
+	FSTPQ (F4, F5), 64(R0)
+	FSTPQ (F6, F7), 96(R0)
 
 blockStored:
-	ADD $64, R0
-	ADD $64, R6
-	SUB $16, R4
-	CMP $16, R4
+	ADD $128, R0
+	ADD $128, R6
+	SUB $32, R4
+	CMP $32, R4
 	BGE block
 
-vectors:
+blockEnd:
+	CMP $8, R4
+	BLT fewEnd
+
+few:
+	CBZ   R3, fewClear
+	FLDPQ (R3), (F0, F1)
+	FLDPQ 32(R3), (F2, F3)
+	ADD   $64, R3
+	B     fewStarted
+
+fewClear:
+	VMOV V27.B16, V0.B16
+	VMOV V27.B16, V1.B16
+	VMOV V27.B16, V2.B16
+	VMOV V27.B16, V3.B16
+
+fewStarted:
+	CBZ  R5, fewFolded
+	MOVD R1, R8
+	MOVD R2, R9
+	MOVD R5, R10
+
+fewModels:
+	// a = fma(w, widen(x), a)
+	MOVD.P  24(R8), R11
+	VLD1R.P 8(R9), [V24.D2]
+	ADD     R6, R11
+	FLDPQ   (R11), (F16, F17)
+	WORD    $0x4e617a12           // fcvtl2 v18.2d, v16.4s
+	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
+	WORD    $0x4e617a33           // fcvtl2 v19.2d, v17.4s
+	WORD    $0x0e617a31           // fcvtl v17.2d, v17.2s
+	VFMLA   V24.D2, V16.D2, V0.D2
+	VFMLA   V24.D2, V18.D2, V1.D2
+	VFMLA   V24.D2, V17.D2, V2.D2
+	VFMLA   V24.D2, V19.D2, V3.D2
+	SUB     $1, R10
+	CBNZ    R10, fewModels
+
+fewFolded:
+	TBNZ $2, R7, fewScale
+	TBZ  $1, R7, fewDivided
+	WORD $0x6e7cfc00        // fdiv v0.2d, v0.2d, v28.2d
+	WORD $0x6e7cfc21        // fdiv v1.2d, v1.2d, v28.2d
+	WORD $0x6e7cfc42        // fdiv v2.2d, v2.2d, v28.2d
+	WORD $0x6e7cfc63        // fdiv v3.2d, v3.2d, v28.2d
+	JMP  fewDivided
+
+fewScale:
+	WORD $0x6e7cdc00 // fmul v0.2d, v0.2d, v28.2d
+	WORD $0x6e7cdc21 // fmul v1.2d, v1.2d, v28.2d
+	WORD $0x6e7cdc42 // fmul v2.2d, v2.2d, v28.2d
+	WORD $0x6e7cdc63 // fmul v3.2d, v3.2d, v28.2d
+
+fewDivided:
+	WORD  $0x0e616800    // fcvtn v0.2s, v0.2d
+	WORD  $0x4e616820    // fcvtn2 v0.4s, v1.2d
+	WORD  $0x0e616841    // fcvtn v1.2s, v2.2d
+	WORD  $0x4e616861    // fcvtn2 v1.4s, v3.2d
+	FSTPQ (F0, F1), (R0)
+	ADD   $32, R0
+	ADD   $32, R6
+	SUB   $8, R4
+	CMP   $8, R4
+	BGE   few
+
+fewEnd:
 	CMP $4, R4
-	BLT tail
+	BLT vectorEnd
 
 vector:
 	CBZ   R3, vectorClear
@@ -205,11 +330,11 @@ vectorModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FMOVQ   (R11), F8
-	WORD    $0x0e617909           // fcvtl v9.2d, v8.2s
-	WORD    $0x4e61790a           // fcvtl2 v10.2d, v8.4s
-	VFMLA   V24.D2, V9.D2, V0.D2
-	VFMLA   V24.D2, V10.D2, V1.D2
+	FMOVQ   (R11), F16
+	WORD    $0x4e617a11           // fcvtl2 v17.2d, v16.4s
+	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
+	VFMLA   V24.D2, V16.D2, V0.D2
+	VFMLA   V24.D2, V17.D2, V1.D2
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -234,7 +359,7 @@ vectorDivided:
 	CMP   $4, R4
 	BGE   vector
 
-tail:
+vectorEnd:
 	CBZ   R4, done
 	SUB   $4, R4, R13
 	ADD   R13<<2, R0, R14
@@ -270,12 +395,12 @@ small2Models:
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
 	ADD     R13<<2, R11, R12
-	FMOVD   (R11), F8
-	VLD1    (R12), V8.D[1]
-	WORD    $0x0e617909           // fcvtl v9.2d, v8.2s
-	WORD    $0x4e61790a           // fcvtl2 v10.2d, v8.4s
-	VFMLA   V24.D2, V9.D2, V0.D2
-	VFMLA   V24.D2, V10.D2, V1.D2
+	FMOVD   (R11), F16
+	VLD1    (R12), V16.D[1]
+	WORD    $0x4e617a11           // fcvtl2 v17.2d, v16.4s
+	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
+	VFMLA   V24.D2, V16.D2, V0.D2
+	VFMLA   V24.D2, V17.D2, V1.D2
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -319,9 +444,9 @@ small1Models:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FMOVS   (R11), F8
-	WORD    $0x0e617909          // fcvtl v9.2d, v8.2s
-	VFMLA   V24.D2, V9.D2, V0.D2
+	FMOVS   (R11), F16
+	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
+	VFMLA   V24.D2, V16.D2, V0.D2
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -371,11 +496,11 @@ lastModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R14, R11
-	FMOVQ   (R11), F8
-	WORD    $0x0e617909           // fcvtl v9.2d, v8.2s
-	WORD    $0x4e61790a           // fcvtl2 v10.2d, v8.4s
-	VFMLA   V24.D2, V9.D2, V0.D2
-	VFMLA   V24.D2, V10.D2, V1.D2
+	FMOVQ   (R11), F16
+	WORD    $0x4e617a11           // fcvtl2 v17.2d, v16.4s
+	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
+	VFMLA   V24.D2, V16.D2, V0.D2
+	VFMLA   V24.D2, V17.D2, V1.D2
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -384,14 +509,18 @@ lastFolded:
 	VMOV V1.B16, V26.B16
 
 blocks:
-	CMP $16, R4
-	BLT vectors
+	CMP $32, R4
+	BLT blockEnd
 
 block:
 	FLDPQ (R3), (F0, F1)
 	FLDPQ 32(R3), (F2, F3)
 	FLDPQ 64(R3), (F4, F5)
 	FLDPQ 96(R3), (F6, F7)
+	FLDPQ 128(R3), (F8, F9)
+	FLDPQ 160(R3), (F10, F11)
+	FLDPQ 192(R3), (F12, F13)
+	FLDPQ 224(R3), (F14, F15)
 	CBZ   R5, blockFolded
 	MOVD  R1, R8
 	MOVD  R2, R9
@@ -402,24 +531,42 @@ blockModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FLDPQ   (R11), (F8, F9)
-	FLDPQ   32(R11), (F10, F11)
-	WORD    $0x0e61790c           // fcvtl v12.2d, v8.2s
-	WORD    $0x4e61790d           // fcvtl2 v13.2d, v8.4s
-	WORD    $0x0e61792e           // fcvtl v14.2d, v9.2s
-	WORD    $0x4e61792f           // fcvtl2 v15.2d, v9.4s
-	WORD    $0x0e617950           // fcvtl v16.2d, v10.2s
-	WORD    $0x4e617951           // fcvtl2 v17.2d, v10.4s
-	WORD    $0x0e617972           // fcvtl v18.2d, v11.2s
-	WORD    $0x4e617973           // fcvtl2 v19.2d, v11.4s
-	VFMLA   V24.D2, V12.D2, V0.D2
-	VFMLA   V24.D2, V13.D2, V1.D2
-	VFMLA   V24.D2, V14.D2, V2.D2
-	VFMLA   V24.D2, V15.D2, V3.D2
-	VFMLA   V24.D2, V16.D2, V4.D2
-	VFMLA   V24.D2, V17.D2, V5.D2
-	VFMLA   V24.D2, V18.D2, V6.D2
-	VFMLA   V24.D2, V19.D2, V7.D2
+	FLDPQ   (R11), (F16, F17)
+	FLDPQ   32(R11), (F18, F19)
+	WORD    $0x4e617a14            // fcvtl2 v20.2d, v16.4s
+	WORD    $0x0e617a10            // fcvtl v16.2d, v16.2s
+	WORD    $0x4e617a35            // fcvtl2 v21.2d, v17.4s
+	WORD    $0x0e617a31            // fcvtl v17.2d, v17.2s
+	WORD    $0x4e617a56            // fcvtl2 v22.2d, v18.4s
+	WORD    $0x0e617a52            // fcvtl v18.2d, v18.2s
+	WORD    $0x4e617a77            // fcvtl2 v23.2d, v19.4s
+	WORD    $0x0e617a73            // fcvtl v19.2d, v19.2s
+	VFMLA   V24.D2, V16.D2, V0.D2
+	VFMLA   V24.D2, V20.D2, V1.D2
+	VFMLA   V24.D2, V17.D2, V2.D2
+	VFMLA   V24.D2, V21.D2, V3.D2
+	VFMLA   V24.D2, V18.D2, V4.D2
+	VFMLA   V24.D2, V22.D2, V5.D2
+	VFMLA   V24.D2, V19.D2, V6.D2
+	VFMLA   V24.D2, V23.D2, V7.D2
+	FLDPQ   64(R11), (F16, F17)
+	FLDPQ   96(R11), (F18, F19)
+	WORD    $0x4e617a14            // fcvtl2 v20.2d, v16.4s
+	WORD    $0x0e617a10            // fcvtl v16.2d, v16.2s
+	WORD    $0x4e617a35            // fcvtl2 v21.2d, v17.4s
+	WORD    $0x0e617a31            // fcvtl v17.2d, v17.2s
+	WORD    $0x4e617a56            // fcvtl2 v22.2d, v18.4s
+	WORD    $0x0e617a52            // fcvtl v18.2d, v18.2s
+	WORD    $0x4e617a77            // fcvtl2 v23.2d, v19.4s
+	WORD    $0x0e617a73            // fcvtl v19.2d, v19.2s
+	VFMLA   V24.D2, V16.D2, V8.D2
+	VFMLA   V24.D2, V20.D2, V9.D2
+	VFMLA   V24.D2, V17.D2, V10.D2
+	VFMLA   V24.D2, V21.D2, V11.D2
+	VFMLA   V24.D2, V18.D2, V12.D2
+	VFMLA   V24.D2, V22.D2, V13.D2
+	VFMLA   V24.D2, V19.D2, V14.D2
+	VFMLA   V24.D2, V23.D2, V15.D2
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -428,15 +575,57 @@ blockFolded:
 	FSTPQ (F2, F3), 32(R3)
 	FSTPQ (F4, F5), 64(R3)
 	FSTPQ (F6, F7), 96(R3)
-	ADD   $128, R3
-	ADD   $64, R6
-	SUB   $16, R4
-	CMP   $16, R4
+	FSTPQ (F8, F9), 128(R3)
+	FSTPQ (F10, F11), 160(R3)
+	FSTPQ (F12, F13), 192(R3)
+	FSTPQ (F14, F15), 224(R3)
+	ADD   $256, R3
+	ADD   $128, R6
+	SUB   $32, R4
+	CMP   $32, R4
 	BGE   block
 
-vectors:
+blockEnd:
+	CMP $8, R4
+	BLT fewEnd
+
+few:
+	FLDPQ (R3), (F0, F1)
+	FLDPQ 32(R3), (F2, F3)
+	CBZ   R5, fewFolded
+	MOVD  R1, R8
+	MOVD  R2, R9
+	MOVD  R5, R10
+
+fewModels:
+	// a = fma(w, widen(x), a)
+	MOVD.P  24(R8), R11
+	VLD1R.P 8(R9), [V24.D2]
+	ADD     R6, R11
+	FLDPQ   (R11), (F16, F17)
+	WORD    $0x4e617a12           // fcvtl2 v18.2d, v16.4s
+	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
+	WORD    $0x4e617a33           // fcvtl2 v19.2d, v17.4s
+	WORD    $0x0e617a31           // fcvtl v17.2d, v17.2s
+	VFMLA   V24.D2, V16.D2, V0.D2
+	VFMLA   V24.D2, V18.D2, V1.D2
+	VFMLA   V24.D2, V17.D2, V2.D2
+	VFMLA   V24.D2, V19.D2, V3.D2
+	SUB     $1, R10
+	CBNZ    R10, fewModels
+
+fewFolded:
+	FSTPQ (F0, F1), (R3)
+	FSTPQ (F2, F3), 32(R3)
+	ADD   $64, R3
+	ADD   $32, R6
+	SUB   $8, R4
+	CMP   $8, R4
+	BGE   few
+
+fewEnd:
 	CMP $4, R4
-	BLT tail
+	BLT vectorEnd
 
 vector:
 	FLDPQ (R3), (F0, F1)
@@ -450,11 +639,11 @@ vectorModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FMOVQ   (R11), F8
-	WORD    $0x0e617909           // fcvtl v9.2d, v8.2s
-	WORD    $0x4e61790a           // fcvtl2 v10.2d, v8.4s
-	VFMLA   V24.D2, V9.D2, V0.D2
-	VFMLA   V24.D2, V10.D2, V1.D2
+	FMOVQ   (R11), F16
+	WORD    $0x4e617a11           // fcvtl2 v17.2d, v16.4s
+	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
+	VFMLA   V24.D2, V16.D2, V0.D2
+	VFMLA   V24.D2, V17.D2, V1.D2
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -466,7 +655,7 @@ vectorFolded:
 	CMP   $4, R4
 	BGE   vector
 
-tail:
+vectorEnd:
 	CBZ   R4, done
 	SUB   $4, R4, R13
 	ADD   R13<<3, R3, R14
@@ -494,12 +683,12 @@ small2Models:
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
 	ADD     R13<<2, R11, R12
-	FMOVD   (R11), F8
-	VLD1    (R12), V8.D[1]
-	WORD    $0x0e617909           // fcvtl v9.2d, v8.2s
-	WORD    $0x4e61790a           // fcvtl2 v10.2d, v8.4s
-	VFMLA   V24.D2, V9.D2, V0.D2
-	VFMLA   V24.D2, V10.D2, V1.D2
+	FMOVD   (R11), F16
+	VLD1    (R12), V16.D[1]
+	WORD    $0x4e617a11           // fcvtl2 v17.2d, v16.4s
+	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
+	VFMLA   V24.D2, V16.D2, V0.D2
+	VFMLA   V24.D2, V17.D2, V1.D2
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -523,9 +712,9 @@ small1Models:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FMOVS   (R11), F8
-	WORD    $0x0e617909          // fcvtl v9.2d, v8.2s
-	VFMLA   V24.D2, V9.D2, V0.D2
+	FMOVS   (R11), F16
+	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
+	VFMLA   V24.D2, V16.D2, V0.D2
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -581,8 +770,8 @@ lastModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R14, R11
-	FMOVQ   (R11), F8
-	VFMLA   V24.D2, V8.D2, V0.D2
+	FMOVQ   (R11), F16
+	VFMLA   V24.D2, V16.D2, V0.D2
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -599,8 +788,8 @@ lastDivided:
 	VMOV V0.B16, V25.B16
 
 blocks:
-	CMP $16, R4
-	BLT vectors
+	CMP $32, R4
+	BLT blockEnd
 
 block:
 	CBZ   R3, blockClear
@@ -608,7 +797,11 @@ block:
 	FLDPQ 32(R3), (F2, F3)
 	FLDPQ 64(R3), (F4, F5)
 	FLDPQ 96(R3), (F6, F7)
-	ADD   $128, R3
+	FLDPQ 128(R3), (F8, F9)
+	FLDPQ 160(R3), (F10, F11)
+	FLDPQ 192(R3), (F12, F13)
+	FLDPQ 224(R3), (F14, F15)
+	ADD   $256, R3
 	B     blockStarted
 
 blockClear:
@@ -620,6 +813,14 @@ blockClear:
 	VMOV V27.B16, V5.B16
 	VMOV V27.B16, V6.B16
 	VMOV V27.B16, V7.B16
+	VMOV V27.B16, V8.B16
+	VMOV V27.B16, V9.B16
+	VMOV V27.B16, V10.B16
+	VMOV V27.B16, V11.B16
+	VMOV V27.B16, V12.B16
+	VMOV V27.B16, V13.B16
+	VMOV V27.B16, V14.B16
+	VMOV V27.B16, V15.B16
 
 blockStarted:
 	CBZ  R5, blockFolded
@@ -632,18 +833,30 @@ blockModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FLDPQ   (R11), (F8, F9)
-	FLDPQ   32(R11), (F10, F11)
-	FLDPQ   64(R11), (F12, F13)
-	FLDPQ   96(R11), (F14, F15)
-	VFMLA   V24.D2, V8.D2, V0.D2
-	VFMLA   V24.D2, V9.D2, V1.D2
-	VFMLA   V24.D2, V10.D2, V2.D2
-	VFMLA   V24.D2, V11.D2, V3.D2
-	VFMLA   V24.D2, V12.D2, V4.D2
-	VFMLA   V24.D2, V13.D2, V5.D2
-	VFMLA   V24.D2, V14.D2, V6.D2
-	VFMLA   V24.D2, V15.D2, V7.D2
+	FLDPQ   (R11), (F16, F17)
+	FLDPQ   32(R11), (F18, F19)
+	FLDPQ   64(R11), (F20, F21)
+	FLDPQ   96(R11), (F22, F23)
+	VFMLA   V24.D2, V16.D2, V0.D2
+	VFMLA   V24.D2, V17.D2, V1.D2
+	VFMLA   V24.D2, V18.D2, V2.D2
+	VFMLA   V24.D2, V19.D2, V3.D2
+	VFMLA   V24.D2, V20.D2, V4.D2
+	VFMLA   V24.D2, V21.D2, V5.D2
+	VFMLA   V24.D2, V22.D2, V6.D2
+	VFMLA   V24.D2, V23.D2, V7.D2
+	FLDPQ   128(R11), (F16, F17)
+	FLDPQ   160(R11), (F18, F19)
+	FLDPQ   192(R11), (F20, F21)
+	FLDPQ   224(R11), (F22, F23)
+	VFMLA   V24.D2, V16.D2, V8.D2
+	VFMLA   V24.D2, V17.D2, V9.D2
+	VFMLA   V24.D2, V18.D2, V10.D2
+	VFMLA   V24.D2, V19.D2, V11.D2
+	VFMLA   V24.D2, V20.D2, V12.D2
+	VFMLA   V24.D2, V21.D2, V13.D2
+	VFMLA   V24.D2, V22.D2, V14.D2
+	VFMLA   V24.D2, V23.D2, V15.D2
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -658,6 +871,14 @@ blockFolded:
 	WORD $0x6e7cfca5          // fdiv v5.2d, v5.2d, v28.2d
 	WORD $0x6e7cfcc6          // fdiv v6.2d, v6.2d, v28.2d
 	WORD $0x6e7cfce7          // fdiv v7.2d, v7.2d, v28.2d
+	WORD $0x6e7cfd08          // fdiv v8.2d, v8.2d, v28.2d
+	WORD $0x6e7cfd29          // fdiv v9.2d, v9.2d, v28.2d
+	WORD $0x6e7cfd4a          // fdiv v10.2d, v10.2d, v28.2d
+	WORD $0x6e7cfd6b          // fdiv v11.2d, v11.2d, v28.2d
+	WORD $0x6e7cfd8c          // fdiv v12.2d, v12.2d, v28.2d
+	WORD $0x6e7cfdad          // fdiv v13.2d, v13.2d, v28.2d
+	WORD $0x6e7cfdce          // fdiv v14.2d, v14.2d, v28.2d
+	WORD $0x6e7cfdef          // fdiv v15.2d, v15.2d, v28.2d
 	JMP  blockDivided
 
 blockScale:
@@ -669,6 +890,14 @@ blockScale:
 	WORD $0x6e7cdca5 // fmul v5.2d, v5.2d, v28.2d
 	WORD $0x6e7cdcc6 // fmul v6.2d, v6.2d, v28.2d
 	WORD $0x6e7cdce7 // fmul v7.2d, v7.2d, v28.2d
+	WORD $0x6e7cdd08 // fmul v8.2d, v8.2d, v28.2d
+	WORD $0x6e7cdd29 // fmul v9.2d, v9.2d, v28.2d
+	WORD $0x6e7cdd4a // fmul v10.2d, v10.2d, v28.2d
+	WORD $0x6e7cdd6b // fmul v11.2d, v11.2d, v28.2d
+	WORD $0x6e7cdd8c // fmul v12.2d, v12.2d, v28.2d
+	WORD $0x6e7cddad // fmul v13.2d, v13.2d, v28.2d
+	WORD $0x6e7cddce // fmul v14.2d, v14.2d, v28.2d
+	WORD $0x6e7cddef // fmul v15.2d, v15.2d, v28.2d
 
 blockDivided:
 	TBZ  $0, R7, blockKeep
@@ -676,6 +905,10 @@ blockDivided:
 	WORD $0xac010c02       // stnp q2, q3, [x0,#32]
 	WORD $0xac021404       // stnp q4, q5, [x0,#64]
 	WORD $0xac031c06       // stnp q6, q7, [x0,#96]
+	WORD $0xac042408       // stnp q8, q9, [x0,#128]
+	WORD $0xac052c0a       // stnp q10, q11, [x0,#160]
+	WORD $0xac06340c       // stnp q12, q13, [x0,#192]
+	WORD $0xac073c0e       // stnp q14, q15, [x0,#224]
 	B    blockStored
 
 blockKeep:
@@ -683,17 +916,82 @@ blockKeep:
 	FSTPQ (F2, F3), 32(R0)
 	FSTPQ (F4, F5), 64(R0)
 	FSTPQ (F6, F7), 96(R0)
+	FSTPQ (F8, F9), 128(R0)
+	FSTPQ (F10, F11), 160(R0)
+	FSTPQ (F12, F13), 192(R0)
+	FSTPQ (F14, F15), 224(R0)
 
 blockStored:
-	ADD $128, R0
-	ADD $128, R6
-	SUB $16, R4
-	CMP $16, R4
+	ADD $256, R0
+	ADD $256, R6
+	SUB $32, R4
+	CMP $32, R4
 	BGE block
 
-vectors:
+blockEnd:
+	CMP $8, R4
+	BLT fewEnd
+
+few:
+	CBZ   R3, fewClear
+	FLDPQ (R3), (F0, F1)
+	FLDPQ 32(R3), (F2, F3)
+	ADD   $64, R3
+	B     fewStarted
+
+fewClear:
+	VMOV V27.B16, V0.B16
+	VMOV V27.B16, V1.B16
+	VMOV V27.B16, V2.B16
+	VMOV V27.B16, V3.B16
+
+fewStarted:
+	CBZ  R5, fewFolded
+	MOVD R1, R8
+	MOVD R2, R9
+	MOVD R5, R10
+
+fewModels:
+	// a = fma(w, x, a)
+	MOVD.P  24(R8), R11
+	VLD1R.P 8(R9), [V24.D2]
+	ADD     R6, R11
+	FLDPQ   (R11), (F16, F17)
+	FLDPQ   32(R11), (F18, F19)
+	VFMLA   V24.D2, V16.D2, V0.D2
+	VFMLA   V24.D2, V17.D2, V1.D2
+	VFMLA   V24.D2, V18.D2, V2.D2
+	VFMLA   V24.D2, V19.D2, V3.D2
+	SUB     $1, R10
+	CBNZ    R10, fewModels
+
+fewFolded:
+	TBNZ $2, R7, fewScale
+	TBZ  $1, R7, fewDivided
+	WORD $0x6e7cfc00        // fdiv v0.2d, v0.2d, v28.2d
+	WORD $0x6e7cfc21        // fdiv v1.2d, v1.2d, v28.2d
+	WORD $0x6e7cfc42        // fdiv v2.2d, v2.2d, v28.2d
+	WORD $0x6e7cfc63        // fdiv v3.2d, v3.2d, v28.2d
+	JMP  fewDivided
+
+fewScale:
+	WORD $0x6e7cdc00 // fmul v0.2d, v0.2d, v28.2d
+	WORD $0x6e7cdc21 // fmul v1.2d, v1.2d, v28.2d
+	WORD $0x6e7cdc42 // fmul v2.2d, v2.2d, v28.2d
+	WORD $0x6e7cdc63 // fmul v3.2d, v3.2d, v28.2d
+
+fewDivided:
+	FSTPQ (F0, F1), (R0)
+	FSTPQ (F2, F3), 32(R0)
+	ADD   $64, R0
+	ADD   $64, R6
+	SUB   $8, R4
+	CMP   $8, R4
+	BGE   few
+
+fewEnd:
 	CMP $2, R4
-	BLT tail
+	BLT vectorEnd
 
 vector:
 	CBZ   R3, vectorClear
@@ -715,8 +1013,8 @@ vectorModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FMOVQ   (R11), F8
-	VFMLA   V24.D2, V8.D2, V0.D2
+	FMOVQ   (R11), F16
+	VFMLA   V24.D2, V16.D2, V0.D2
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -737,7 +1035,7 @@ vectorDivided:
 	CMP   $2, R4
 	BGE   vector
 
-tail:
+vectorEnd:
 	CBZ   R4, done
 	SUB   $2, R4, R13
 	ADD   R13<<3, R0, R14
@@ -767,8 +1065,8 @@ small1Models:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FMOVD   (R11), F8
-	VFMLA   V24.D2, V8.D2, V0.D2
+	FMOVD   (R11), F16
+	VFMLA   V24.D2, V16.D2, V0.D2
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -817,8 +1115,8 @@ lastModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R14, R11
-	FMOVQ   (R11), F8
-	VFMLA   V24.D2, V8.D2, V0.D2
+	FMOVQ   (R11), F16
+	VFMLA   V24.D2, V16.D2, V0.D2
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -826,14 +1124,18 @@ lastFolded:
 	VMOV V0.B16, V25.B16
 
 blocks:
-	CMP $16, R4
-	BLT vectors
+	CMP $32, R4
+	BLT blockEnd
 
 block:
 	FLDPQ (R3), (F0, F1)
 	FLDPQ 32(R3), (F2, F3)
 	FLDPQ 64(R3), (F4, F5)
 	FLDPQ 96(R3), (F6, F7)
+	FLDPQ 128(R3), (F8, F9)
+	FLDPQ 160(R3), (F10, F11)
+	FLDPQ 192(R3), (F12, F13)
+	FLDPQ 224(R3), (F14, F15)
 	CBZ   R5, blockFolded
 	MOVD  R1, R8
 	MOVD  R2, R9
@@ -844,18 +1146,30 @@ blockModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FLDPQ   (R11), (F8, F9)
-	FLDPQ   32(R11), (F10, F11)
-	FLDPQ   64(R11), (F12, F13)
-	FLDPQ   96(R11), (F14, F15)
-	VFMLA   V24.D2, V8.D2, V0.D2
-	VFMLA   V24.D2, V9.D2, V1.D2
-	VFMLA   V24.D2, V10.D2, V2.D2
-	VFMLA   V24.D2, V11.D2, V3.D2
-	VFMLA   V24.D2, V12.D2, V4.D2
-	VFMLA   V24.D2, V13.D2, V5.D2
-	VFMLA   V24.D2, V14.D2, V6.D2
-	VFMLA   V24.D2, V15.D2, V7.D2
+	FLDPQ   (R11), (F16, F17)
+	FLDPQ   32(R11), (F18, F19)
+	FLDPQ   64(R11), (F20, F21)
+	FLDPQ   96(R11), (F22, F23)
+	VFMLA   V24.D2, V16.D2, V0.D2
+	VFMLA   V24.D2, V17.D2, V1.D2
+	VFMLA   V24.D2, V18.D2, V2.D2
+	VFMLA   V24.D2, V19.D2, V3.D2
+	VFMLA   V24.D2, V20.D2, V4.D2
+	VFMLA   V24.D2, V21.D2, V5.D2
+	VFMLA   V24.D2, V22.D2, V6.D2
+	VFMLA   V24.D2, V23.D2, V7.D2
+	FLDPQ   128(R11), (F16, F17)
+	FLDPQ   160(R11), (F18, F19)
+	FLDPQ   192(R11), (F20, F21)
+	FLDPQ   224(R11), (F22, F23)
+	VFMLA   V24.D2, V16.D2, V8.D2
+	VFMLA   V24.D2, V17.D2, V9.D2
+	VFMLA   V24.D2, V18.D2, V10.D2
+	VFMLA   V24.D2, V19.D2, V11.D2
+	VFMLA   V24.D2, V20.D2, V12.D2
+	VFMLA   V24.D2, V21.D2, V13.D2
+	VFMLA   V24.D2, V22.D2, V14.D2
+	VFMLA   V24.D2, V23.D2, V15.D2
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -864,15 +1178,54 @@ blockFolded:
 	FSTPQ (F2, F3), 32(R3)
 	FSTPQ (F4, F5), 64(R3)
 	FSTPQ (F6, F7), 96(R3)
-	ADD   $128, R3
-	ADD   $128, R6
-	SUB   $16, R4
-	CMP   $16, R4
+	FSTPQ (F8, F9), 128(R3)
+	FSTPQ (F10, F11), 160(R3)
+	FSTPQ (F12, F13), 192(R3)
+	FSTPQ (F14, F15), 224(R3)
+	ADD   $256, R3
+	ADD   $256, R6
+	SUB   $32, R4
+	CMP   $32, R4
 	BGE   block
 
-vectors:
+blockEnd:
+	CMP $8, R4
+	BLT fewEnd
+
+few:
+	FLDPQ (R3), (F0, F1)
+	FLDPQ 32(R3), (F2, F3)
+	CBZ   R5, fewFolded
+	MOVD  R1, R8
+	MOVD  R2, R9
+	MOVD  R5, R10
+
+fewModels:
+	// a = fma(w, x, a)
+	MOVD.P  24(R8), R11
+	VLD1R.P 8(R9), [V24.D2]
+	ADD     R6, R11
+	FLDPQ   (R11), (F16, F17)
+	FLDPQ   32(R11), (F18, F19)
+	VFMLA   V24.D2, V16.D2, V0.D2
+	VFMLA   V24.D2, V17.D2, V1.D2
+	VFMLA   V24.D2, V18.D2, V2.D2
+	VFMLA   V24.D2, V19.D2, V3.D2
+	SUB     $1, R10
+	CBNZ    R10, fewModels
+
+fewFolded:
+	FSTPQ (F0, F1), (R3)
+	FSTPQ (F2, F3), 32(R3)
+	ADD   $64, R3
+	ADD   $64, R6
+	SUB   $8, R4
+	CMP   $8, R4
+	BGE   few
+
+fewEnd:
 	CMP $2, R4
-	BLT tail
+	BLT vectorEnd
 
 vector:
 	FMOVQ (R3), F0
@@ -886,8 +1239,8 @@ vectorModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FMOVQ   (R11), F8
-	VFMLA   V24.D2, V8.D2, V0.D2
+	FMOVQ   (R11), F16
+	VFMLA   V24.D2, V16.D2, V0.D2
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -899,7 +1252,7 @@ vectorFolded:
 	CMP   $2, R4
 	BGE   vector
 
-tail:
+vectorEnd:
 	CBZ   R4, done
 	SUB   $2, R4, R13
 	ADD   R13<<3, R3, R14
@@ -922,8 +1275,8 @@ small1Models:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FMOVD   (R11), F8
-	VFMLA   V24.D2, V8.D2, V0.D2
+	FMOVD   (R11), F16
+	VFMLA   V24.D2, V16.D2, V0.D2
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -981,11 +1334,11 @@ lastModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R14, R11
-	FMOVQ   (R11), F8
-	WORD    $0x0e217909           // fcvtl v9.4s, v8.4h
-	WORD    $0x4e21790a           // fcvtl2 v10.4s, v8.8h
-	VFMLA   V24.S4, V9.S4, V0.S4
-	VFMLA   V24.S4, V10.S4, V1.S4
+	FMOVQ   (R11), F16
+	WORD    $0x4e217a11           // fcvtl2 v17.4s, v16.8h
+	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -1006,8 +1359,8 @@ lastDivided:
 	VMOV V0.B16, V25.B16
 
 blocks:
-	CMP $32, R4
-	BLT vectors
+	CMP $64, R4
+	BLT blockEnd
 
 block:
 	CBZ   R3, blockClear
@@ -1015,7 +1368,11 @@ block:
 	FLDPQ 32(R3), (F2, F3)
 	FLDPQ 64(R3), (F4, F5)
 	FLDPQ 96(R3), (F6, F7)
-	ADD   $128, R3
+	FLDPQ 128(R3), (F8, F9)
+	FLDPQ 160(R3), (F10, F11)
+	FLDPQ 192(R3), (F12, F13)
+	FLDPQ 224(R3), (F14, F15)
+	ADD   $256, R3
 	B     blockStarted
 
 blockClear:
@@ -1027,6 +1384,14 @@ blockClear:
 	VMOV V27.B16, V5.B16
 	VMOV V27.B16, V6.B16
 	VMOV V27.B16, V7.B16
+	VMOV V27.B16, V8.B16
+	VMOV V27.B16, V9.B16
+	VMOV V27.B16, V10.B16
+	VMOV V27.B16, V11.B16
+	VMOV V27.B16, V12.B16
+	VMOV V27.B16, V13.B16
+	VMOV V27.B16, V14.B16
+	VMOV V27.B16, V15.B16
 
 blockStarted:
 	CBZ  R5, blockFolded
@@ -1039,24 +1404,42 @@ blockModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
-	FLDPQ   (R11), (F8, F9)
-	FLDPQ   32(R11), (F10, F11)
-	WORD    $0x0e21790c           // fcvtl v12.4s, v8.4h
-	WORD    $0x4e21790d           // fcvtl2 v13.4s, v8.8h
-	WORD    $0x0e21792e           // fcvtl v14.4s, v9.4h
-	WORD    $0x4e21792f           // fcvtl2 v15.4s, v9.8h
-	WORD    $0x0e217950           // fcvtl v16.4s, v10.4h
-	WORD    $0x4e217951           // fcvtl2 v17.4s, v10.8h
-	WORD    $0x0e217972           // fcvtl v18.4s, v11.4h
-	WORD    $0x4e217973           // fcvtl2 v19.4s, v11.8h
-	VFMLA   V24.S4, V12.S4, V0.S4
-	VFMLA   V24.S4, V13.S4, V1.S4
-	VFMLA   V24.S4, V14.S4, V2.S4
-	VFMLA   V24.S4, V15.S4, V3.S4
-	VFMLA   V24.S4, V16.S4, V4.S4
-	VFMLA   V24.S4, V17.S4, V5.S4
-	VFMLA   V24.S4, V18.S4, V6.S4
-	VFMLA   V24.S4, V19.S4, V7.S4
+	FLDPQ   (R11), (F16, F17)
+	FLDPQ   32(R11), (F18, F19)
+	WORD    $0x4e217a14            // fcvtl2 v20.4s, v16.8h
+	WORD    $0x0e217a10            // fcvtl v16.4s, v16.4h
+	WORD    $0x4e217a35            // fcvtl2 v21.4s, v17.8h
+	WORD    $0x0e217a31            // fcvtl v17.4s, v17.4h
+	WORD    $0x4e217a56            // fcvtl2 v22.4s, v18.8h
+	WORD    $0x0e217a52            // fcvtl v18.4s, v18.4h
+	WORD    $0x4e217a77            // fcvtl2 v23.4s, v19.8h
+	WORD    $0x0e217a73            // fcvtl v19.4s, v19.4h
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V20.S4, V1.S4
+	VFMLA   V24.S4, V17.S4, V2.S4
+	VFMLA   V24.S4, V21.S4, V3.S4
+	VFMLA   V24.S4, V18.S4, V4.S4
+	VFMLA   V24.S4, V22.S4, V5.S4
+	VFMLA   V24.S4, V19.S4, V6.S4
+	VFMLA   V24.S4, V23.S4, V7.S4
+	FLDPQ   64(R11), (F16, F17)
+	FLDPQ   96(R11), (F18, F19)
+	WORD    $0x4e217a14            // fcvtl2 v20.4s, v16.8h
+	WORD    $0x0e217a10            // fcvtl v16.4s, v16.4h
+	WORD    $0x4e217a35            // fcvtl2 v21.4s, v17.8h
+	WORD    $0x0e217a31            // fcvtl v17.4s, v17.4h
+	WORD    $0x4e217a56            // fcvtl2 v22.4s, v18.8h
+	WORD    $0x0e217a52            // fcvtl v18.4s, v18.4h
+	WORD    $0x4e217a77            // fcvtl2 v23.4s, v19.8h
+	WORD    $0x0e217a73            // fcvtl v19.4s, v19.4h
+	VFMLA   V24.S4, V16.S4, V8.S4
+	VFMLA   V24.S4, V20.S4, V9.S4
+	VFMLA   V24.S4, V17.S4, V10.S4
+	VFMLA   V24.S4, V21.S4, V11.S4
+	VFMLA   V24.S4, V18.S4, V12.S4
+	VFMLA   V24.S4, V22.S4, V13.S4
+	VFMLA   V24.S4, V19.S4, V14.S4
+	VFMLA   V24.S4, V23.S4, V15.S4
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -1071,6 +1454,14 @@ blockFolded:
 	WORD $0x6e3cfca5          // fdiv v5.4s, v5.4s, v28.4s
 	WORD $0x6e3cfcc6          // fdiv v6.4s, v6.4s, v28.4s
 	WORD $0x6e3cfce7          // fdiv v7.4s, v7.4s, v28.4s
+	WORD $0x6e3cfd08          // fdiv v8.4s, v8.4s, v28.4s
+	WORD $0x6e3cfd29          // fdiv v9.4s, v9.4s, v28.4s
+	WORD $0x6e3cfd4a          // fdiv v10.4s, v10.4s, v28.4s
+	WORD $0x6e3cfd6b          // fdiv v11.4s, v11.4s, v28.4s
+	WORD $0x6e3cfd8c          // fdiv v12.4s, v12.4s, v28.4s
+	WORD $0x6e3cfdad          // fdiv v13.4s, v13.4s, v28.4s
+	WORD $0x6e3cfdce          // fdiv v14.4s, v14.4s, v28.4s
+	WORD $0x6e3cfdef          // fdiv v15.4s, v15.4s, v28.4s
 	JMP  blockDivided
 
 blockScale:
@@ -1082,6 +1473,14 @@ blockScale:
 	WORD $0x6e3cdca5 // fmul v5.4s, v5.4s, v28.4s
 	WORD $0x6e3cdcc6 // fmul v6.4s, v6.4s, v28.4s
 	WORD $0x6e3cdce7 // fmul v7.4s, v7.4s, v28.4s
+	WORD $0x6e3cdd08 // fmul v8.4s, v8.4s, v28.4s
+	WORD $0x6e3cdd29 // fmul v9.4s, v9.4s, v28.4s
+	WORD $0x6e3cdd4a // fmul v10.4s, v10.4s, v28.4s
+	WORD $0x6e3cdd6b // fmul v11.4s, v11.4s, v28.4s
+	WORD $0x6e3cdd8c // fmul v12.4s, v12.4s, v28.4s
+	WORD $0x6e3cddad // fmul v13.4s, v13.4s, v28.4s
+	WORD $0x6e3cddce // fmul v14.4s, v14.4s, v28.4s
+	WORD $0x6e3cddef // fmul v15.4s, v15.4s, v28.4s
 
 blockDivided:
 	WORD $0x0e216800       // fcvtn v0.4h, v0.4s
@@ -1092,25 +1491,104 @@ blockDivided:
 	WORD $0x4e2168a2       // fcvtn2 v2.8h, v5.4s
 	WORD $0x0e2168c3       // fcvtn v3.4h, v6.4s
 	WORD $0x4e2168e3       // fcvtn2 v3.8h, v7.4s
+	WORD $0x0e216904       // fcvtn v4.4h, v8.4s
+	WORD $0x4e216924       // fcvtn2 v4.8h, v9.4s
+	WORD $0x0e216945       // fcvtn v5.4h, v10.4s
+	WORD $0x4e216965       // fcvtn2 v5.8h, v11.4s
+	WORD $0x0e216986       // fcvtn v6.4h, v12.4s
+	WORD $0x4e2169a6       // fcvtn2 v6.8h, v13.4s
+	WORD $0x0e2169c7       // fcvtn v7.4h, v14.4s
+	WORD $0x4e2169e7       // fcvtn2 v7.8h, v15.4s
 	TBZ  $0, R7, blockKeep
 	WORD $0xac000400       // stnp q0, q1, [x0]
 	WORD $0xac010c02       // stnp q2, q3, [x0,#32]
+	WORD $0xac021404       // stnp q4, q5, [x0,#64]
+	WORD $0xac031c06       // stnp q6, q7, [x0,#96]
 	B    blockStored
 
 blockKeep:
 	FSTPQ (F0, F1), (R0)
 	FSTPQ (F2, F3), 32(R0)
+	FSTPQ (F4, F5), 64(R0)
+	FSTPQ (F6, F7), 96(R0)
 
 blockStored:
-	ADD $64, R0
-	ADD $64, R6
-	SUB $32, R4
-	CMP $32, R4
+	ADD $128, R0
+	ADD $128, R6
+	SUB $64, R4
+	CMP $64, R4
 	BGE block
 
-vectors:
+blockEnd:
+	CMP $16, R4
+	BLT fewEnd
+
+few:
+	CBZ   R3, fewClear
+	FLDPQ (R3), (F0, F1)
+	FLDPQ 32(R3), (F2, F3)
+	ADD   $64, R3
+	B     fewStarted
+
+fewClear:
+	VMOV V27.B16, V0.B16
+	VMOV V27.B16, V1.B16
+	VMOV V27.B16, V2.B16
+	VMOV V27.B16, V3.B16
+
+fewStarted:
+	CBZ  R5, fewFolded
+	MOVD R1, R8
+	MOVD R2, R9
+	MOVD R5, R10
+
+fewModels:
+	// a = fma(w, widen(x), a)
+	MOVD.P  24(R8), R11
+	VLD1R.P 4(R9), [V24.S4]
+	ADD     R6, R11
+	FLDPQ   (R11), (F16, F17)
+	WORD    $0x4e217a12           // fcvtl2 v18.4s, v16.8h
+	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
+	WORD    $0x4e217a33           // fcvtl2 v19.4s, v17.8h
+	WORD    $0x0e217a31           // fcvtl v17.4s, v17.4h
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V18.S4, V1.S4
+	VFMLA   V24.S4, V17.S4, V2.S4
+	VFMLA   V24.S4, V19.S4, V3.S4
+	SUB     $1, R10
+	CBNZ    R10, fewModels
+
+fewFolded:
+	TBNZ $2, R7, fewScale
+	TBZ  $1, R7, fewDivided
+	WORD $0x6e3cfc00        // fdiv v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cfc21        // fdiv v1.4s, v1.4s, v28.4s
+	WORD $0x6e3cfc42        // fdiv v2.4s, v2.4s, v28.4s
+	WORD $0x6e3cfc63        // fdiv v3.4s, v3.4s, v28.4s
+	JMP  fewDivided
+
+fewScale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
+	WORD $0x6e3cdc42 // fmul v2.4s, v2.4s, v28.4s
+	WORD $0x6e3cdc63 // fmul v3.4s, v3.4s, v28.4s
+
+fewDivided:
+	WORD  $0x0e216800    // fcvtn v0.4h, v0.4s
+	WORD  $0x4e216820    // fcvtn2 v0.8h, v1.4s
+	WORD  $0x0e216841    // fcvtn v1.4h, v2.4s
+	WORD  $0x4e216861    // fcvtn2 v1.8h, v3.4s
+	FSTPQ (F0, F1), (R0)
+	ADD   $32, R0
+	ADD   $32, R6
+	SUB   $16, R4
+	CMP   $16, R4
+	BGE   few
+
+fewEnd:
 	CMP $8, R4
-	BLT tail
+	BLT vectorEnd
 
 vector:
 	CBZ   R3, vectorClear
@@ -1133,11 +1611,11 @@ vectorModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
-	FMOVQ   (R11), F8
-	WORD    $0x0e217909           // fcvtl v9.4s, v8.4h
-	WORD    $0x4e21790a           // fcvtl2 v10.4s, v8.8h
-	VFMLA   V24.S4, V9.S4, V0.S4
-	VFMLA   V24.S4, V10.S4, V1.S4
+	FMOVQ   (R11), F16
+	WORD    $0x4e217a11           // fcvtl2 v17.4s, v16.8h
+	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -1162,7 +1640,7 @@ vectorDivided:
 	CMP   $8, R4
 	BGE   vector
 
-tail:
+vectorEnd:
 	CBZ   R4, done
 	SUB   $8, R4, R13
 	ADD   R13<<1, R0, R14
@@ -1198,12 +1676,12 @@ small4Models:
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
-	FMOVD   (R11), F8
-	VLD1    (R12), V8.D[1]
-	WORD    $0x0e217909           // fcvtl v9.4s, v8.4h
-	WORD    $0x4e21790a           // fcvtl2 v10.4s, v8.8h
-	VFMLA   V24.S4, V9.S4, V0.S4
-	VFMLA   V24.S4, V10.S4, V1.S4
+	FMOVD   (R11), F16
+	VLD1    (R12), V16.D[1]
+	WORD    $0x4e217a11           // fcvtl2 v17.4s, v16.8h
+	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
 	SUB     $1, R10
 	CBNZ    R10, small4Models
 
@@ -1252,10 +1730,10 @@ small2Models:
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
-	FMOVS   (R11), F8
-	VLD1    (R12), V8.S[1]
-	WORD    $0x0e217909          // fcvtl v9.4s, v8.4h
-	VFMLA   V24.S4, V9.S4, V0.S4
+	FMOVS   (R11), F16
+	VLD1    (R12), V16.S[1]
+	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -1297,9 +1775,9 @@ small1Models:
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
 	MOVHU   (R11), R12
-	FMOVS   R12, F8
-	WORD    $0x0e217909          // fcvtl v9.4s, v8.4h
-	VFMLA   V24.S4, V9.S4, V0.S4
+	FMOVS   R12, F16
+	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -1349,11 +1827,11 @@ lastModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R14, R11
-	FMOVQ   (R11), F8
-	WORD    $0x0e217909           // fcvtl v9.4s, v8.4h
-	WORD    $0x4e21790a           // fcvtl2 v10.4s, v8.8h
-	VFMLA   V24.S4, V9.S4, V0.S4
-	VFMLA   V24.S4, V10.S4, V1.S4
+	FMOVQ   (R11), F16
+	WORD    $0x4e217a11           // fcvtl2 v17.4s, v16.8h
+	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -1362,14 +1840,18 @@ lastFolded:
 	VMOV V1.B16, V26.B16
 
 blocks:
-	CMP $32, R4
-	BLT vectors
+	CMP $64, R4
+	BLT blockEnd
 
 block:
 	FLDPQ (R3), (F0, F1)
 	FLDPQ 32(R3), (F2, F3)
 	FLDPQ 64(R3), (F4, F5)
 	FLDPQ 96(R3), (F6, F7)
+	FLDPQ 128(R3), (F8, F9)
+	FLDPQ 160(R3), (F10, F11)
+	FLDPQ 192(R3), (F12, F13)
+	FLDPQ 224(R3), (F14, F15)
 	CBZ   R5, blockFolded
 	MOVD  R1, R8
 	MOVD  R2, R9
@@ -1380,24 +1862,42 @@ blockModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
-	FLDPQ   (R11), (F8, F9)
-	FLDPQ   32(R11), (F10, F11)
-	WORD    $0x0e21790c           // fcvtl v12.4s, v8.4h
-	WORD    $0x4e21790d           // fcvtl2 v13.4s, v8.8h
-	WORD    $0x0e21792e           // fcvtl v14.4s, v9.4h
-	WORD    $0x4e21792f           // fcvtl2 v15.4s, v9.8h
-	WORD    $0x0e217950           // fcvtl v16.4s, v10.4h
-	WORD    $0x4e217951           // fcvtl2 v17.4s, v10.8h
-	WORD    $0x0e217972           // fcvtl v18.4s, v11.4h
-	WORD    $0x4e217973           // fcvtl2 v19.4s, v11.8h
-	VFMLA   V24.S4, V12.S4, V0.S4
-	VFMLA   V24.S4, V13.S4, V1.S4
-	VFMLA   V24.S4, V14.S4, V2.S4
-	VFMLA   V24.S4, V15.S4, V3.S4
-	VFMLA   V24.S4, V16.S4, V4.S4
-	VFMLA   V24.S4, V17.S4, V5.S4
-	VFMLA   V24.S4, V18.S4, V6.S4
-	VFMLA   V24.S4, V19.S4, V7.S4
+	FLDPQ   (R11), (F16, F17)
+	FLDPQ   32(R11), (F18, F19)
+	WORD    $0x4e217a14            // fcvtl2 v20.4s, v16.8h
+	WORD    $0x0e217a10            // fcvtl v16.4s, v16.4h
+	WORD    $0x4e217a35            // fcvtl2 v21.4s, v17.8h
+	WORD    $0x0e217a31            // fcvtl v17.4s, v17.4h
+	WORD    $0x4e217a56            // fcvtl2 v22.4s, v18.8h
+	WORD    $0x0e217a52            // fcvtl v18.4s, v18.4h
+	WORD    $0x4e217a77            // fcvtl2 v23.4s, v19.8h
+	WORD    $0x0e217a73            // fcvtl v19.4s, v19.4h
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V20.S4, V1.S4
+	VFMLA   V24.S4, V17.S4, V2.S4
+	VFMLA   V24.S4, V21.S4, V3.S4
+	VFMLA   V24.S4, V18.S4, V4.S4
+	VFMLA   V24.S4, V22.S4, V5.S4
+	VFMLA   V24.S4, V19.S4, V6.S4
+	VFMLA   V24.S4, V23.S4, V7.S4
+	FLDPQ   64(R11), (F16, F17)
+	FLDPQ   96(R11), (F18, F19)
+	WORD    $0x4e217a14            // fcvtl2 v20.4s, v16.8h
+	WORD    $0x0e217a10            // fcvtl v16.4s, v16.4h
+	WORD    $0x4e217a35            // fcvtl2 v21.4s, v17.8h
+	WORD    $0x0e217a31            // fcvtl v17.4s, v17.4h
+	WORD    $0x4e217a56            // fcvtl2 v22.4s, v18.8h
+	WORD    $0x0e217a52            // fcvtl v18.4s, v18.4h
+	WORD    $0x4e217a77            // fcvtl2 v23.4s, v19.8h
+	WORD    $0x0e217a73            // fcvtl v19.4s, v19.4h
+	VFMLA   V24.S4, V16.S4, V8.S4
+	VFMLA   V24.S4, V20.S4, V9.S4
+	VFMLA   V24.S4, V17.S4, V10.S4
+	VFMLA   V24.S4, V21.S4, V11.S4
+	VFMLA   V24.S4, V18.S4, V12.S4
+	VFMLA   V24.S4, V22.S4, V13.S4
+	VFMLA   V24.S4, V19.S4, V14.S4
+	VFMLA   V24.S4, V23.S4, V15.S4
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -1406,15 +1906,57 @@ blockFolded:
 	FSTPQ (F2, F3), 32(R3)
 	FSTPQ (F4, F5), 64(R3)
 	FSTPQ (F6, F7), 96(R3)
-	ADD   $128, R3
-	ADD   $64, R6
-	SUB   $32, R4
-	CMP   $32, R4
+	FSTPQ (F8, F9), 128(R3)
+	FSTPQ (F10, F11), 160(R3)
+	FSTPQ (F12, F13), 192(R3)
+	FSTPQ (F14, F15), 224(R3)
+	ADD   $256, R3
+	ADD   $128, R6
+	SUB   $64, R4
+	CMP   $64, R4
 	BGE   block
 
-vectors:
+blockEnd:
+	CMP $16, R4
+	BLT fewEnd
+
+few:
+	FLDPQ (R3), (F0, F1)
+	FLDPQ 32(R3), (F2, F3)
+	CBZ   R5, fewFolded
+	MOVD  R1, R8
+	MOVD  R2, R9
+	MOVD  R5, R10
+
+fewModels:
+	// a = fma(w, widen(x), a)
+	MOVD.P  24(R8), R11
+	VLD1R.P 4(R9), [V24.S4]
+	ADD     R6, R11
+	FLDPQ   (R11), (F16, F17)
+	WORD    $0x4e217a12           // fcvtl2 v18.4s, v16.8h
+	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
+	WORD    $0x4e217a33           // fcvtl2 v19.4s, v17.8h
+	WORD    $0x0e217a31           // fcvtl v17.4s, v17.4h
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V18.S4, V1.S4
+	VFMLA   V24.S4, V17.S4, V2.S4
+	VFMLA   V24.S4, V19.S4, V3.S4
+	SUB     $1, R10
+	CBNZ    R10, fewModels
+
+fewFolded:
+	FSTPQ (F0, F1), (R3)
+	FSTPQ (F2, F3), 32(R3)
+	ADD   $64, R3
+	ADD   $32, R6
+	SUB   $16, R4
+	CMP   $16, R4
+	BGE   few
+
+fewEnd:
 	CMP $8, R4
-	BLT tail
+	BLT vectorEnd
 
 vector:
 	FLDPQ (R3), (F0, F1)
@@ -1428,11 +1970,11 @@ vectorModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
-	FMOVQ   (R11), F8
-	WORD    $0x0e217909           // fcvtl v9.4s, v8.4h
-	WORD    $0x4e21790a           // fcvtl2 v10.4s, v8.8h
-	VFMLA   V24.S4, V9.S4, V0.S4
-	VFMLA   V24.S4, V10.S4, V1.S4
+	FMOVQ   (R11), F16
+	WORD    $0x4e217a11           // fcvtl2 v17.4s, v16.8h
+	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -1444,7 +1986,7 @@ vectorFolded:
 	CMP   $8, R4
 	BGE   vector
 
-tail:
+vectorEnd:
 	CBZ   R4, done
 	SUB   $8, R4, R13
 	ADD   R13<<2, R3, R14
@@ -1472,12 +2014,12 @@ small4Models:
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
-	FMOVD   (R11), F8
-	VLD1    (R12), V8.D[1]
-	WORD    $0x0e217909           // fcvtl v9.4s, v8.4h
-	WORD    $0x4e21790a           // fcvtl2 v10.4s, v8.8h
-	VFMLA   V24.S4, V9.S4, V0.S4
-	VFMLA   V24.S4, V10.S4, V1.S4
+	FMOVD   (R11), F16
+	VLD1    (R12), V16.D[1]
+	WORD    $0x4e217a11           // fcvtl2 v17.4s, v16.8h
+	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
 	SUB     $1, R10
 	CBNZ    R10, small4Models
 
@@ -1506,10 +2048,10 @@ small2Models:
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
-	FMOVS   (R11), F8
-	VLD1    (R12), V8.S[1]
-	WORD    $0x0e217909          // fcvtl v9.4s, v8.4h
-	VFMLA   V24.S4, V9.S4, V0.S4
+	FMOVS   (R11), F16
+	VLD1    (R12), V16.S[1]
+	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -1534,9 +2076,9 @@ small1Models:
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
 	MOVHU   (R11), R12
-	FMOVS   R12, F8
-	WORD    $0x0e217909          // fcvtl v9.4s, v8.4h
-	VFMLA   V24.S4, V9.S4, V0.S4
+	FMOVS   R12, F16
+	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -1600,11 +2142,11 @@ lastModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R14, R11
-	FMOVQ   (R11), F8
-	VZIP1   V8.H8, V29.H8, V9.H8
-	VZIP2   V8.H8, V29.H8, V10.H8
-	VFMLA   V24.S4, V9.S4, V0.S4
-	VFMLA   V24.S4, V10.S4, V1.S4
+	FMOVQ   (R11), F16
+	VZIP2   V16.H8, V29.H8, V17.H8
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -1620,24 +2162,24 @@ lastScale:
 	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
 
 lastDivided:
-	VADD  V30.S4, V0.S4, V8.S4
-	VSHL  $15, V0.S4, V9.S4
-	VUSRA $31, V9.S4, V8.S4
-	WORD  $0x4e20e409              // fcmeq v9.4s, v0.4s, v0.4s
+	VADD  V30.S4, V0.S4, V16.S4
+	VSHL  $15, V0.S4, V17.S4
+	VUSRA $31, V17.S4, V16.S4
+	WORD  $0x4e20e411              // fcmeq v17.4s, v0.4s, v0.4s
 	VORR  V31.B16, V0.B16, V0.B16
-	VBIT  V9.B16, V8.B16, V0.B16
-	VADD  V30.S4, V1.S4, V10.S4
-	VSHL  $15, V1.S4, V11.S4
-	VUSRA $31, V11.S4, V10.S4
-	WORD  $0x4e21e42b              // fcmeq v11.4s, v1.4s, v1.4s
+	VBIT  V17.B16, V16.B16, V0.B16
+	VADD  V30.S4, V1.S4, V18.S4
+	VSHL  $15, V1.S4, V19.S4
+	VUSRA $31, V19.S4, V18.S4
+	WORD  $0x4e21e433              // fcmeq v19.4s, v1.4s, v1.4s
 	VORR  V31.B16, V1.B16, V1.B16
-	VBIT  V11.B16, V10.B16, V1.B16
+	VBIT  V19.B16, V18.B16, V1.B16
 	VUZP2 V1.H8, V0.H8, V0.H8
 	VMOV  V0.B16, V25.B16
 
 blocks:
-	CMP $32, R4
-	BLT vectors
+	CMP $64, R4
+	BLT blockEnd
 
 block:
 	CBZ   R3, blockClear
@@ -1645,7 +2187,11 @@ block:
 	FLDPQ 32(R3), (F2, F3)
 	FLDPQ 64(R3), (F4, F5)
 	FLDPQ 96(R3), (F6, F7)
-	ADD   $128, R3
+	FLDPQ 128(R3), (F8, F9)
+	FLDPQ 160(R3), (F10, F11)
+	FLDPQ 192(R3), (F12, F13)
+	FLDPQ 224(R3), (F14, F15)
+	ADD   $256, R3
 	B     blockStarted
 
 blockClear:
@@ -1657,6 +2203,14 @@ blockClear:
 	VMOV V27.B16, V5.B16
 	VMOV V27.B16, V6.B16
 	VMOV V27.B16, V7.B16
+	VMOV V27.B16, V8.B16
+	VMOV V27.B16, V9.B16
+	VMOV V27.B16, V10.B16
+	VMOV V27.B16, V11.B16
+	VMOV V27.B16, V12.B16
+	VMOV V27.B16, V13.B16
+	VMOV V27.B16, V14.B16
+	VMOV V27.B16, V15.B16
 
 blockStarted:
 	CBZ  R5, blockFolded
@@ -1669,24 +2223,42 @@ blockModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
-	FLDPQ   (R11), (F8, F9)
-	FLDPQ   32(R11), (F10, F11)
-	VZIP1   V8.H8, V29.H8, V12.H8
-	VZIP2   V8.H8, V29.H8, V13.H8
-	VZIP1   V9.H8, V29.H8, V14.H8
-	VZIP2   V9.H8, V29.H8, V15.H8
-	VZIP1   V10.H8, V29.H8, V16.H8
-	VZIP2   V10.H8, V29.H8, V17.H8
-	VZIP1   V11.H8, V29.H8, V18.H8
-	VZIP2   V11.H8, V29.H8, V19.H8
-	VFMLA   V24.S4, V12.S4, V0.S4
-	VFMLA   V24.S4, V13.S4, V1.S4
-	VFMLA   V24.S4, V14.S4, V2.S4
-	VFMLA   V24.S4, V15.S4, V3.S4
-	VFMLA   V24.S4, V16.S4, V4.S4
-	VFMLA   V24.S4, V17.S4, V5.S4
-	VFMLA   V24.S4, V18.S4, V6.S4
-	VFMLA   V24.S4, V19.S4, V7.S4
+	FLDPQ   (R11), (F16, F17)
+	FLDPQ   32(R11), (F18, F19)
+	VZIP2   V16.H8, V29.H8, V20.H8
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VZIP2   V17.H8, V29.H8, V21.H8
+	VZIP1   V17.H8, V29.H8, V17.H8
+	VZIP2   V18.H8, V29.H8, V22.H8
+	VZIP1   V18.H8, V29.H8, V18.H8
+	VZIP2   V19.H8, V29.H8, V23.H8
+	VZIP1   V19.H8, V29.H8, V19.H8
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V20.S4, V1.S4
+	VFMLA   V24.S4, V17.S4, V2.S4
+	VFMLA   V24.S4, V21.S4, V3.S4
+	VFMLA   V24.S4, V18.S4, V4.S4
+	VFMLA   V24.S4, V22.S4, V5.S4
+	VFMLA   V24.S4, V19.S4, V6.S4
+	VFMLA   V24.S4, V23.S4, V7.S4
+	FLDPQ   64(R11), (F16, F17)
+	FLDPQ   96(R11), (F18, F19)
+	VZIP2   V16.H8, V29.H8, V20.H8
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VZIP2   V17.H8, V29.H8, V21.H8
+	VZIP1   V17.H8, V29.H8, V17.H8
+	VZIP2   V18.H8, V29.H8, V22.H8
+	VZIP1   V18.H8, V29.H8, V18.H8
+	VZIP2   V19.H8, V29.H8, V23.H8
+	VZIP1   V19.H8, V29.H8, V19.H8
+	VFMLA   V24.S4, V16.S4, V8.S4
+	VFMLA   V24.S4, V20.S4, V9.S4
+	VFMLA   V24.S4, V17.S4, V10.S4
+	VFMLA   V24.S4, V21.S4, V11.S4
+	VFMLA   V24.S4, V18.S4, V12.S4
+	VFMLA   V24.S4, V22.S4, V13.S4
+	VFMLA   V24.S4, V19.S4, V14.S4
+	VFMLA   V24.S4, V23.S4, V15.S4
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -1701,6 +2273,14 @@ blockFolded:
 	WORD $0x6e3cfca5          // fdiv v5.4s, v5.4s, v28.4s
 	WORD $0x6e3cfcc6          // fdiv v6.4s, v6.4s, v28.4s
 	WORD $0x6e3cfce7          // fdiv v7.4s, v7.4s, v28.4s
+	WORD $0x6e3cfd08          // fdiv v8.4s, v8.4s, v28.4s
+	WORD $0x6e3cfd29          // fdiv v9.4s, v9.4s, v28.4s
+	WORD $0x6e3cfd4a          // fdiv v10.4s, v10.4s, v28.4s
+	WORD $0x6e3cfd6b          // fdiv v11.4s, v11.4s, v28.4s
+	WORD $0x6e3cfd8c          // fdiv v12.4s, v12.4s, v28.4s
+	WORD $0x6e3cfdad          // fdiv v13.4s, v13.4s, v28.4s
+	WORD $0x6e3cfdce          // fdiv v14.4s, v14.4s, v28.4s
+	WORD $0x6e3cfdef          // fdiv v15.4s, v15.4s, v28.4s
 	JMP  blockDivided
 
 blockScale:
@@ -1712,79 +2292,232 @@ blockScale:
 	WORD $0x6e3cdca5 // fmul v5.4s, v5.4s, v28.4s
 	WORD $0x6e3cdcc6 // fmul v6.4s, v6.4s, v28.4s
 	WORD $0x6e3cdce7 // fmul v7.4s, v7.4s, v28.4s
+	WORD $0x6e3cdd08 // fmul v8.4s, v8.4s, v28.4s
+	WORD $0x6e3cdd29 // fmul v9.4s, v9.4s, v28.4s
+	WORD $0x6e3cdd4a // fmul v10.4s, v10.4s, v28.4s
+	WORD $0x6e3cdd6b // fmul v11.4s, v11.4s, v28.4s
+	WORD $0x6e3cdd8c // fmul v12.4s, v12.4s, v28.4s
+	WORD $0x6e3cddad // fmul v13.4s, v13.4s, v28.4s
+	WORD $0x6e3cddce // fmul v14.4s, v14.4s, v28.4s
+	WORD $0x6e3cddef // fmul v15.4s, v15.4s, v28.4s
 
 blockDivided:
-	VADD  V30.S4, V0.S4, V8.S4
-	VSHL  $15, V0.S4, V9.S4
-	VUSRA $31, V9.S4, V8.S4
-	WORD  $0x4e20e409              // fcmeq v9.4s, v0.4s, v0.4s
+	VADD  V30.S4, V0.S4, V16.S4
+	VSHL  $15, V0.S4, V17.S4
+	VUSRA $31, V17.S4, V16.S4
+	WORD  $0x4e20e411               // fcmeq v17.4s, v0.4s, v0.4s
 	VORR  V31.B16, V0.B16, V0.B16
-	VBIT  V9.B16, V8.B16, V0.B16
-	VADD  V30.S4, V1.S4, V10.S4
-	VSHL  $15, V1.S4, V11.S4
-	VUSRA $31, V11.S4, V10.S4
-	WORD  $0x4e21e42b              // fcmeq v11.4s, v1.4s, v1.4s
+	VBIT  V17.B16, V16.B16, V0.B16
+	VADD  V30.S4, V1.S4, V18.S4
+	VSHL  $15, V1.S4, V19.S4
+	VUSRA $31, V19.S4, V18.S4
+	WORD  $0x4e21e433               // fcmeq v19.4s, v1.4s, v1.4s
 	VORR  V31.B16, V1.B16, V1.B16
-	VBIT  V11.B16, V10.B16, V1.B16
+	VBIT  V19.B16, V18.B16, V1.B16
 	VUZP2 V1.H8, V0.H8, V0.H8
-	VADD  V30.S4, V2.S4, V12.S4
-	VSHL  $15, V2.S4, V13.S4
-	VUSRA $31, V13.S4, V12.S4
-	WORD  $0x4e22e44d              // fcmeq v13.4s, v2.4s, v2.4s
+	VADD  V30.S4, V2.S4, V20.S4
+	VSHL  $15, V2.S4, V21.S4
+	VUSRA $31, V21.S4, V20.S4
+	WORD  $0x4e22e455               // fcmeq v21.4s, v2.4s, v2.4s
 	VORR  V31.B16, V2.B16, V2.B16
-	VBIT  V13.B16, V12.B16, V2.B16
-	VADD  V30.S4, V3.S4, V14.S4
-	VSHL  $15, V3.S4, V15.S4
-	VUSRA $31, V15.S4, V14.S4
-	WORD  $0x4e23e46f              // fcmeq v15.4s, v3.4s, v3.4s
+	VBIT  V21.B16, V20.B16, V2.B16
+	VADD  V30.S4, V3.S4, V22.S4
+	VSHL  $15, V3.S4, V23.S4
+	VUSRA $31, V23.S4, V22.S4
+	WORD  $0x4e23e477               // fcmeq v23.4s, v3.4s, v3.4s
 	VORR  V31.B16, V3.B16, V3.B16
-	VBIT  V15.B16, V14.B16, V3.B16
+	VBIT  V23.B16, V22.B16, V3.B16
 	VUZP2 V3.H8, V2.H8, V1.H8
 	VADD  V30.S4, V4.S4, V16.S4
 	VSHL  $15, V4.S4, V17.S4
 	VUSRA $31, V17.S4, V16.S4
-	WORD  $0x4e24e491              // fcmeq v17.4s, v4.4s, v4.4s
+	WORD  $0x4e24e491               // fcmeq v17.4s, v4.4s, v4.4s
 	VORR  V31.B16, V4.B16, V4.B16
 	VBIT  V17.B16, V16.B16, V4.B16
 	VADD  V30.S4, V5.S4, V18.S4
 	VSHL  $15, V5.S4, V19.S4
 	VUSRA $31, V19.S4, V18.S4
-	WORD  $0x4e25e4b3              // fcmeq v19.4s, v5.4s, v5.4s
+	WORD  $0x4e25e4b3               // fcmeq v19.4s, v5.4s, v5.4s
 	VORR  V31.B16, V5.B16, V5.B16
 	VBIT  V19.B16, V18.B16, V5.B16
 	VUZP2 V5.H8, V4.H8, V2.H8
 	VADD  V30.S4, V6.S4, V20.S4
 	VSHL  $15, V6.S4, V21.S4
 	VUSRA $31, V21.S4, V20.S4
-	WORD  $0x4e26e4d5              // fcmeq v21.4s, v6.4s, v6.4s
+	WORD  $0x4e26e4d5               // fcmeq v21.4s, v6.4s, v6.4s
 	VORR  V31.B16, V6.B16, V6.B16
 	VBIT  V21.B16, V20.B16, V6.B16
 	VADD  V30.S4, V7.S4, V22.S4
 	VSHL  $15, V7.S4, V23.S4
 	VUSRA $31, V23.S4, V22.S4
-	WORD  $0x4e27e4f7              // fcmeq v23.4s, v7.4s, v7.4s
+	WORD  $0x4e27e4f7               // fcmeq v23.4s, v7.4s, v7.4s
 	VORR  V31.B16, V7.B16, V7.B16
 	VBIT  V23.B16, V22.B16, V7.B16
 	VUZP2 V7.H8, V6.H8, V3.H8
+	VADD  V30.S4, V8.S4, V16.S4
+	VSHL  $15, V8.S4, V17.S4
+	VUSRA $31, V17.S4, V16.S4
+	WORD  $0x4e28e511               // fcmeq v17.4s, v8.4s, v8.4s
+	VORR  V31.B16, V8.B16, V8.B16
+	VBIT  V17.B16, V16.B16, V8.B16
+	VADD  V30.S4, V9.S4, V18.S4
+	VSHL  $15, V9.S4, V19.S4
+	VUSRA $31, V19.S4, V18.S4
+	WORD  $0x4e29e533               // fcmeq v19.4s, v9.4s, v9.4s
+	VORR  V31.B16, V9.B16, V9.B16
+	VBIT  V19.B16, V18.B16, V9.B16
+	VUZP2 V9.H8, V8.H8, V4.H8
+	VADD  V30.S4, V10.S4, V20.S4
+	VSHL  $15, V10.S4, V21.S4
+	VUSRA $31, V21.S4, V20.S4
+	WORD  $0x4e2ae555               // fcmeq v21.4s, v10.4s, v10.4s
+	VORR  V31.B16, V10.B16, V10.B16
+	VBIT  V21.B16, V20.B16, V10.B16
+	VADD  V30.S4, V11.S4, V22.S4
+	VSHL  $15, V11.S4, V23.S4
+	VUSRA $31, V23.S4, V22.S4
+	WORD  $0x4e2be577               // fcmeq v23.4s, v11.4s, v11.4s
+	VORR  V31.B16, V11.B16, V11.B16
+	VBIT  V23.B16, V22.B16, V11.B16
+	VUZP2 V11.H8, V10.H8, V5.H8
+	VADD  V30.S4, V12.S4, V16.S4
+	VSHL  $15, V12.S4, V17.S4
+	VUSRA $31, V17.S4, V16.S4
+	WORD  $0x4e2ce591               // fcmeq v17.4s, v12.4s, v12.4s
+	VORR  V31.B16, V12.B16, V12.B16
+	VBIT  V17.B16, V16.B16, V12.B16
+	VADD  V30.S4, V13.S4, V18.S4
+	VSHL  $15, V13.S4, V19.S4
+	VUSRA $31, V19.S4, V18.S4
+	WORD  $0x4e2de5b3               // fcmeq v19.4s, v13.4s, v13.4s
+	VORR  V31.B16, V13.B16, V13.B16
+	VBIT  V19.B16, V18.B16, V13.B16
+	VUZP2 V13.H8, V12.H8, V6.H8
+	VADD  V30.S4, V14.S4, V20.S4
+	VSHL  $15, V14.S4, V21.S4
+	VUSRA $31, V21.S4, V20.S4
+	WORD  $0x4e2ee5d5               // fcmeq v21.4s, v14.4s, v14.4s
+	VORR  V31.B16, V14.B16, V14.B16
+	VBIT  V21.B16, V20.B16, V14.B16
+	VADD  V30.S4, V15.S4, V22.S4
+	VSHL  $15, V15.S4, V23.S4
+	VUSRA $31, V23.S4, V22.S4
+	WORD  $0x4e2fe5f7               // fcmeq v23.4s, v15.4s, v15.4s
+	VORR  V31.B16, V15.B16, V15.B16
+	VBIT  V23.B16, V22.B16, V15.B16
+	VUZP2 V15.H8, V14.H8, V7.H8
 	TBZ   $0, R7, blockKeep
-	WORD  $0xac000400              // stnp q0, q1, [x0]
-	WORD  $0xac010c02              // stnp q2, q3, [x0,#32]
+	WORD  $0xac000400               // stnp q0, q1, [x0]
+	WORD  $0xac010c02               // stnp q2, q3, [x0,#32]
+	WORD  $0xac021404               // stnp q4, q5, [x0,#64]
+	WORD  $0xac031c06               // stnp q6, q7, [x0,#96]
 	B     blockStored
 
 blockKeep:
 	FSTPQ (F0, F1), (R0)
 	FSTPQ (F2, F3), 32(R0)
+	FSTPQ (F4, F5), 64(R0)
+	FSTPQ (F6, F7), 96(R0)
 
 blockStored:
-	ADD $64, R0
-	ADD $64, R6
-	SUB $32, R4
-	CMP $32, R4
+	ADD $128, R0
+	ADD $128, R6
+	SUB $64, R4
+	CMP $64, R4
 	BGE block
 
-vectors:
+blockEnd:
+	CMP $16, R4
+	BLT fewEnd
+
+few:
+	CBZ   R3, fewClear
+	FLDPQ (R3), (F0, F1)
+	FLDPQ 32(R3), (F2, F3)
+	ADD   $64, R3
+	B     fewStarted
+
+fewClear:
+	VMOV V27.B16, V0.B16
+	VMOV V27.B16, V1.B16
+	VMOV V27.B16, V2.B16
+	VMOV V27.B16, V3.B16
+
+fewStarted:
+	CBZ  R5, fewFolded
+	MOVD R1, R8
+	MOVD R2, R9
+	MOVD R5, R10
+
+fewModels:
+	// a = fma(w, widen(x), a)
+	MOVD.P  24(R8), R11
+	VLD1R.P 4(R9), [V24.S4]
+	ADD     R6, R11
+	FLDPQ   (R11), (F16, F17)
+	VZIP2   V16.H8, V29.H8, V18.H8
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VZIP2   V17.H8, V29.H8, V19.H8
+	VZIP1   V17.H8, V29.H8, V17.H8
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V18.S4, V1.S4
+	VFMLA   V24.S4, V17.S4, V2.S4
+	VFMLA   V24.S4, V19.S4, V3.S4
+	SUB     $1, R10
+	CBNZ    R10, fewModels
+
+fewFolded:
+	TBNZ $2, R7, fewScale
+	TBZ  $1, R7, fewDivided
+	WORD $0x6e3cfc00        // fdiv v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cfc21        // fdiv v1.4s, v1.4s, v28.4s
+	WORD $0x6e3cfc42        // fdiv v2.4s, v2.4s, v28.4s
+	WORD $0x6e3cfc63        // fdiv v3.4s, v3.4s, v28.4s
+	JMP  fewDivided
+
+fewScale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
+	WORD $0x6e3cdc42 // fmul v2.4s, v2.4s, v28.4s
+	WORD $0x6e3cdc63 // fmul v3.4s, v3.4s, v28.4s
+
+fewDivided:
+	VADD  V30.S4, V0.S4, V16.S4
+	VSHL  $15, V0.S4, V17.S4
+	VUSRA $31, V17.S4, V16.S4
+	WORD  $0x4e20e411              // fcmeq v17.4s, v0.4s, v0.4s
+	VORR  V31.B16, V0.B16, V0.B16
+	VBIT  V17.B16, V16.B16, V0.B16
+	VADD  V30.S4, V1.S4, V18.S4
+	VSHL  $15, V1.S4, V19.S4
+	VUSRA $31, V19.S4, V18.S4
+	WORD  $0x4e21e433              // fcmeq v19.4s, v1.4s, v1.4s
+	VORR  V31.B16, V1.B16, V1.B16
+	VBIT  V19.B16, V18.B16, V1.B16
+	VUZP2 V1.H8, V0.H8, V0.H8
+	VADD  V30.S4, V2.S4, V20.S4
+	VSHL  $15, V2.S4, V21.S4
+	VUSRA $31, V21.S4, V20.S4
+	WORD  $0x4e22e455              // fcmeq v21.4s, v2.4s, v2.4s
+	VORR  V31.B16, V2.B16, V2.B16
+	VBIT  V21.B16, V20.B16, V2.B16
+	VADD  V30.S4, V3.S4, V22.S4
+	VSHL  $15, V3.S4, V23.S4
+	VUSRA $31, V23.S4, V22.S4
+	WORD  $0x4e23e477              // fcmeq v23.4s, v3.4s, v3.4s
+	VORR  V31.B16, V3.B16, V3.B16
+	VBIT  V23.B16, V22.B16, V3.B16
+	VUZP2 V3.H8, V2.H8, V1.H8
+	FSTPQ (F0, F1), (R0)
+	ADD   $32, R0
+	ADD   $32, R6
+	SUB   $16, R4
+	CMP   $16, R4
+	BGE   few
+
+fewEnd:
 	CMP $8, R4
-	BLT tail
+	BLT vectorEnd
 
 vector:
 	CBZ   R3, vectorClear
@@ -1807,11 +2540,11 @@ vectorModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
-	FMOVQ   (R11), F8
-	VZIP1   V8.H8, V29.H8, V9.H8
-	VZIP2   V8.H8, V29.H8, V10.H8
-	VFMLA   V24.S4, V9.S4, V0.S4
-	VFMLA   V24.S4, V10.S4, V1.S4
+	FMOVQ   (R11), F16
+	VZIP2   V16.H8, V29.H8, V17.H8
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -1827,18 +2560,18 @@ vectorScale:
 	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
 
 vectorDivided:
-	VADD  V30.S4, V0.S4, V8.S4
-	VSHL  $15, V0.S4, V9.S4
-	VUSRA $31, V9.S4, V8.S4
-	WORD  $0x4e20e409              // fcmeq v9.4s, v0.4s, v0.4s
+	VADD  V30.S4, V0.S4, V16.S4
+	VSHL  $15, V0.S4, V17.S4
+	VUSRA $31, V17.S4, V16.S4
+	WORD  $0x4e20e411              // fcmeq v17.4s, v0.4s, v0.4s
 	VORR  V31.B16, V0.B16, V0.B16
-	VBIT  V9.B16, V8.B16, V0.B16
-	VADD  V30.S4, V1.S4, V10.S4
-	VSHL  $15, V1.S4, V11.S4
-	VUSRA $31, V11.S4, V10.S4
-	WORD  $0x4e21e42b              // fcmeq v11.4s, v1.4s, v1.4s
+	VBIT  V17.B16, V16.B16, V0.B16
+	VADD  V30.S4, V1.S4, V18.S4
+	VSHL  $15, V1.S4, V19.S4
+	VUSRA $31, V19.S4, V18.S4
+	WORD  $0x4e21e433              // fcmeq v19.4s, v1.4s, v1.4s
 	VORR  V31.B16, V1.B16, V1.B16
-	VBIT  V11.B16, V10.B16, V1.B16
+	VBIT  V19.B16, V18.B16, V1.B16
 	VUZP2 V1.H8, V0.H8, V0.H8
 	FMOVQ F0, (R0)
 	ADD   $16, R0
@@ -1847,7 +2580,7 @@ vectorDivided:
 	CMP   $8, R4
 	BGE   vector
 
-tail:
+vectorEnd:
 	CBZ   R4, done
 	SUB   $8, R4, R13
 	ADD   R13<<1, R0, R14
@@ -1883,12 +2616,12 @@ small4Models:
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
-	FMOVD   (R11), F8
-	VLD1    (R12), V8.D[1]
-	VZIP1   V8.H8, V29.H8, V9.H8
-	VZIP2   V8.H8, V29.H8, V10.H8
-	VFMLA   V24.S4, V9.S4, V0.S4
-	VFMLA   V24.S4, V10.S4, V1.S4
+	FMOVD   (R11), F16
+	VLD1    (R12), V16.D[1]
+	VZIP2   V16.H8, V29.H8, V17.H8
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
 	SUB     $1, R10
 	CBNZ    R10, small4Models
 
@@ -1904,18 +2637,18 @@ small4Scale:
 	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
 
 small4Divided:
-	VADD  V30.S4, V0.S4, V8.S4
-	VSHL  $15, V0.S4, V9.S4
-	VUSRA $31, V9.S4, V8.S4
-	WORD  $0x4e20e409              // fcmeq v9.4s, v0.4s, v0.4s
+	VADD  V30.S4, V0.S4, V16.S4
+	VSHL  $15, V0.S4, V17.S4
+	VUSRA $31, V17.S4, V16.S4
+	WORD  $0x4e20e411              // fcmeq v17.4s, v0.4s, v0.4s
 	VORR  V31.B16, V0.B16, V0.B16
-	VBIT  V9.B16, V8.B16, V0.B16
-	VADD  V30.S4, V1.S4, V10.S4
-	VSHL  $15, V1.S4, V11.S4
-	VUSRA $31, V11.S4, V10.S4
-	WORD  $0x4e21e42b              // fcmeq v11.4s, v1.4s, v1.4s
+	VBIT  V17.B16, V16.B16, V0.B16
+	VADD  V30.S4, V1.S4, V18.S4
+	VSHL  $15, V1.S4, V19.S4
+	VUSRA $31, V19.S4, V18.S4
+	WORD  $0x4e21e433              // fcmeq v19.4s, v1.4s, v1.4s
 	VORR  V31.B16, V1.B16, V1.B16
-	VBIT  V11.B16, V10.B16, V1.B16
+	VBIT  V19.B16, V18.B16, V1.B16
 	VUZP2 V1.H8, V0.H8, V0.H8
 	ADD   R13<<1, R0, R14
 	FMOVD F0, (R0)
@@ -1948,10 +2681,10 @@ small2Models:
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
-	FMOVS   (R11), F8
-	VLD1    (R12), V8.S[1]
-	VZIP1   V8.H8, V29.H8, V9.H8
-	VFMLA   V24.S4, V9.S4, V0.S4
+	FMOVS   (R11), F16
+	VLD1    (R12), V16.S[1]
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -1965,12 +2698,12 @@ small2Scale:
 	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
 
 small2Divided:
-	VADD  V30.S4, V0.S4, V8.S4
-	VSHL  $15, V0.S4, V9.S4
-	VUSRA $31, V9.S4, V8.S4
-	WORD  $0x4e20e409             // fcmeq v9.4s, v0.4s, v0.4s
+	VADD  V30.S4, V0.S4, V16.S4
+	VSHL  $15, V0.S4, V17.S4
+	VUSRA $31, V17.S4, V16.S4
+	WORD  $0x4e20e411              // fcmeq v17.4s, v0.4s, v0.4s
 	VORR  V31.B16, V0.B16, V0.B16
-	VBIT  V9.B16, V8.B16, V0.B16
+	VBIT  V17.B16, V16.B16, V0.B16
 	VUZP2 V0.H8, V0.H8, V0.H8
 	ADD   R13<<1, R0, R14
 	FMOVS F0, (R0)
@@ -1999,9 +2732,9 @@ small1Models:
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
 	MOVHU   (R11), R12
-	FMOVS   R12, F8
-	VZIP1   V8.H8, V29.H8, V9.H8
-	VFMLA   V24.S4, V9.S4, V0.S4
+	FMOVS   R12, F16
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -2015,12 +2748,12 @@ small1Scale:
 	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
 
 small1Divided:
-	VADD  V30.S4, V0.S4, V8.S4
-	VSHL  $15, V0.S4, V9.S4
-	VUSRA $31, V9.S4, V8.S4
-	WORD  $0x4e20e409             // fcmeq v9.4s, v0.4s, v0.4s
+	VADD  V30.S4, V0.S4, V16.S4
+	VSHL  $15, V0.S4, V17.S4
+	VUSRA $31, V17.S4, V16.S4
+	WORD  $0x4e20e411              // fcmeq v17.4s, v0.4s, v0.4s
 	VORR  V31.B16, V0.B16, V0.B16
-	VBIT  V9.B16, V8.B16, V0.B16
+	VBIT  V17.B16, V16.B16, V0.B16
 	VUZP2 V0.H8, V0.H8, V0.H8
 	VST1  V0.H[0], (R0)
 	RET
@@ -2063,11 +2796,11 @@ lastModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R14, R11
-	FMOVQ   (R11), F8
-	VZIP1   V8.H8, V29.H8, V9.H8
-	VZIP2   V8.H8, V29.H8, V10.H8
-	VFMLA   V24.S4, V9.S4, V0.S4
-	VFMLA   V24.S4, V10.S4, V1.S4
+	FMOVQ   (R11), F16
+	VZIP2   V16.H8, V29.H8, V17.H8
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -2076,14 +2809,18 @@ lastFolded:
 	VMOV V1.B16, V26.B16
 
 blocks:
-	CMP $32, R4
-	BLT vectors
+	CMP $64, R4
+	BLT blockEnd
 
 block:
 	FLDPQ (R3), (F0, F1)
 	FLDPQ 32(R3), (F2, F3)
 	FLDPQ 64(R3), (F4, F5)
 	FLDPQ 96(R3), (F6, F7)
+	FLDPQ 128(R3), (F8, F9)
+	FLDPQ 160(R3), (F10, F11)
+	FLDPQ 192(R3), (F12, F13)
+	FLDPQ 224(R3), (F14, F15)
 	CBZ   R5, blockFolded
 	MOVD  R1, R8
 	MOVD  R2, R9
@@ -2094,24 +2831,42 @@ blockModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
-	FLDPQ   (R11), (F8, F9)
-	FLDPQ   32(R11), (F10, F11)
-	VZIP1   V8.H8, V29.H8, V12.H8
-	VZIP2   V8.H8, V29.H8, V13.H8
-	VZIP1   V9.H8, V29.H8, V14.H8
-	VZIP2   V9.H8, V29.H8, V15.H8
-	VZIP1   V10.H8, V29.H8, V16.H8
-	VZIP2   V10.H8, V29.H8, V17.H8
-	VZIP1   V11.H8, V29.H8, V18.H8
-	VZIP2   V11.H8, V29.H8, V19.H8
-	VFMLA   V24.S4, V12.S4, V0.S4
-	VFMLA   V24.S4, V13.S4, V1.S4
-	VFMLA   V24.S4, V14.S4, V2.S4
-	VFMLA   V24.S4, V15.S4, V3.S4
-	VFMLA   V24.S4, V16.S4, V4.S4
-	VFMLA   V24.S4, V17.S4, V5.S4
-	VFMLA   V24.S4, V18.S4, V6.S4
-	VFMLA   V24.S4, V19.S4, V7.S4
+	FLDPQ   (R11), (F16, F17)
+	FLDPQ   32(R11), (F18, F19)
+	VZIP2   V16.H8, V29.H8, V20.H8
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VZIP2   V17.H8, V29.H8, V21.H8
+	VZIP1   V17.H8, V29.H8, V17.H8
+	VZIP2   V18.H8, V29.H8, V22.H8
+	VZIP1   V18.H8, V29.H8, V18.H8
+	VZIP2   V19.H8, V29.H8, V23.H8
+	VZIP1   V19.H8, V29.H8, V19.H8
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V20.S4, V1.S4
+	VFMLA   V24.S4, V17.S4, V2.S4
+	VFMLA   V24.S4, V21.S4, V3.S4
+	VFMLA   V24.S4, V18.S4, V4.S4
+	VFMLA   V24.S4, V22.S4, V5.S4
+	VFMLA   V24.S4, V19.S4, V6.S4
+	VFMLA   V24.S4, V23.S4, V7.S4
+	FLDPQ   64(R11), (F16, F17)
+	FLDPQ   96(R11), (F18, F19)
+	VZIP2   V16.H8, V29.H8, V20.H8
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VZIP2   V17.H8, V29.H8, V21.H8
+	VZIP1   V17.H8, V29.H8, V17.H8
+	VZIP2   V18.H8, V29.H8, V22.H8
+	VZIP1   V18.H8, V29.H8, V18.H8
+	VZIP2   V19.H8, V29.H8, V23.H8
+	VZIP1   V19.H8, V29.H8, V19.H8
+	VFMLA   V24.S4, V16.S4, V8.S4
+	VFMLA   V24.S4, V20.S4, V9.S4
+	VFMLA   V24.S4, V17.S4, V10.S4
+	VFMLA   V24.S4, V21.S4, V11.S4
+	VFMLA   V24.S4, V18.S4, V12.S4
+	VFMLA   V24.S4, V22.S4, V13.S4
+	VFMLA   V24.S4, V19.S4, V14.S4
+	VFMLA   V24.S4, V23.S4, V15.S4
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -2120,15 +2875,57 @@ blockFolded:
 	FSTPQ (F2, F3), 32(R3)
 	FSTPQ (F4, F5), 64(R3)
 	FSTPQ (F6, F7), 96(R3)
-	ADD   $128, R3
-	ADD   $64, R6
-	SUB   $32, R4
-	CMP   $32, R4
+	FSTPQ (F8, F9), 128(R3)
+	FSTPQ (F10, F11), 160(R3)
+	FSTPQ (F12, F13), 192(R3)
+	FSTPQ (F14, F15), 224(R3)
+	ADD   $256, R3
+	ADD   $128, R6
+	SUB   $64, R4
+	CMP   $64, R4
 	BGE   block
 
-vectors:
+blockEnd:
+	CMP $16, R4
+	BLT fewEnd
+
+few:
+	FLDPQ (R3), (F0, F1)
+	FLDPQ 32(R3), (F2, F3)
+	CBZ   R5, fewFolded
+	MOVD  R1, R8
+	MOVD  R2, R9
+	MOVD  R5, R10
+
+fewModels:
+	// a = fma(w, widen(x), a)
+	MOVD.P  24(R8), R11
+	VLD1R.P 4(R9), [V24.S4]
+	ADD     R6, R11
+	FLDPQ   (R11), (F16, F17)
+	VZIP2   V16.H8, V29.H8, V18.H8
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VZIP2   V17.H8, V29.H8, V19.H8
+	VZIP1   V17.H8, V29.H8, V17.H8
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V18.S4, V1.S4
+	VFMLA   V24.S4, V17.S4, V2.S4
+	VFMLA   V24.S4, V19.S4, V3.S4
+	SUB     $1, R10
+	CBNZ    R10, fewModels
+
+fewFolded:
+	FSTPQ (F0, F1), (R3)
+	FSTPQ (F2, F3), 32(R3)
+	ADD   $64, R3
+	ADD   $32, R6
+	SUB   $16, R4
+	CMP   $16, R4
+	BGE   few
+
+fewEnd:
 	CMP $8, R4
-	BLT tail
+	BLT vectorEnd
 
 vector:
 	FLDPQ (R3), (F0, F1)
@@ -2142,11 +2939,11 @@ vectorModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
-	FMOVQ   (R11), F8
-	VZIP1   V8.H8, V29.H8, V9.H8
-	VZIP2   V8.H8, V29.H8, V10.H8
-	VFMLA   V24.S4, V9.S4, V0.S4
-	VFMLA   V24.S4, V10.S4, V1.S4
+	FMOVQ   (R11), F16
+	VZIP2   V16.H8, V29.H8, V17.H8
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -2158,7 +2955,7 @@ vectorFolded:
 	CMP   $8, R4
 	BGE   vector
 
-tail:
+vectorEnd:
 	CBZ   R4, done
 	SUB   $8, R4, R13
 	ADD   R13<<2, R3, R14
@@ -2186,12 +2983,12 @@ small4Models:
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
-	FMOVD   (R11), F8
-	VLD1    (R12), V8.D[1]
-	VZIP1   V8.H8, V29.H8, V9.H8
-	VZIP2   V8.H8, V29.H8, V10.H8
-	VFMLA   V24.S4, V9.S4, V0.S4
-	VFMLA   V24.S4, V10.S4, V1.S4
+	FMOVD   (R11), F16
+	VLD1    (R12), V16.D[1]
+	VZIP2   V16.H8, V29.H8, V17.H8
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
 	SUB     $1, R10
 	CBNZ    R10, small4Models
 
@@ -2220,10 +3017,10 @@ small2Models:
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
-	FMOVS   (R11), F8
-	VLD1    (R12), V8.S[1]
-	VZIP1   V8.H8, V29.H8, V9.H8
-	VFMLA   V24.S4, V9.S4, V0.S4
+	FMOVS   (R11), F16
+	VLD1    (R12), V16.S[1]
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -2248,9 +3045,9 @@ small1Models:
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
 	MOVHU   (R11), R12
-	FMOVS   R12, F8
-	VZIP1   V8.H8, V29.H8, V9.H8
-	VFMLA   V24.S4, V9.S4, V0.S4
+	FMOVS   R12, F16
+	VZIP1   V16.H8, V29.H8, V16.H8
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -2307,8 +3104,8 @@ lastModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R14, R11
-	FMOVQ   (R11), F8
-	VFMLA   V24.S4, V8.S4, V0.S4
+	FMOVQ   (R11), F16
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -2325,8 +3122,8 @@ lastDivided:
 	VMOV V0.B16, V25.B16
 
 blocks:
-	CMP $32, R4
-	BLT vectors
+	CMP $64, R4
+	BLT blockEnd
 
 block:
 	CBZ   R3, blockClear
@@ -2334,7 +3131,11 @@ block:
 	FLDPQ 32(R3), (F2, F3)
 	FLDPQ 64(R3), (F4, F5)
 	FLDPQ 96(R3), (F6, F7)
-	ADD   $128, R3
+	FLDPQ 128(R3), (F8, F9)
+	FLDPQ 160(R3), (F10, F11)
+	FLDPQ 192(R3), (F12, F13)
+	FLDPQ 224(R3), (F14, F15)
+	ADD   $256, R3
 	B     blockStarted
 
 blockClear:
@@ -2346,6 +3147,14 @@ blockClear:
 	VMOV V27.B16, V5.B16
 	VMOV V27.B16, V6.B16
 	VMOV V27.B16, V7.B16
+	VMOV V27.B16, V8.B16
+	VMOV V27.B16, V9.B16
+	VMOV V27.B16, V10.B16
+	VMOV V27.B16, V11.B16
+	VMOV V27.B16, V12.B16
+	VMOV V27.B16, V13.B16
+	VMOV V27.B16, V14.B16
+	VMOV V27.B16, V15.B16
 
 blockStarted:
 	CBZ  R5, blockFolded
@@ -2358,18 +3167,30 @@ blockModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
-	FLDPQ   (R11), (F8, F9)
-	FLDPQ   32(R11), (F10, F11)
-	FLDPQ   64(R11), (F12, F13)
-	FLDPQ   96(R11), (F14, F15)
-	VFMLA   V24.S4, V8.S4, V0.S4
-	VFMLA   V24.S4, V9.S4, V1.S4
-	VFMLA   V24.S4, V10.S4, V2.S4
-	VFMLA   V24.S4, V11.S4, V3.S4
-	VFMLA   V24.S4, V12.S4, V4.S4
-	VFMLA   V24.S4, V13.S4, V5.S4
-	VFMLA   V24.S4, V14.S4, V6.S4
-	VFMLA   V24.S4, V15.S4, V7.S4
+	FLDPQ   (R11), (F16, F17)
+	FLDPQ   32(R11), (F18, F19)
+	FLDPQ   64(R11), (F20, F21)
+	FLDPQ   96(R11), (F22, F23)
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
+	VFMLA   V24.S4, V18.S4, V2.S4
+	VFMLA   V24.S4, V19.S4, V3.S4
+	VFMLA   V24.S4, V20.S4, V4.S4
+	VFMLA   V24.S4, V21.S4, V5.S4
+	VFMLA   V24.S4, V22.S4, V6.S4
+	VFMLA   V24.S4, V23.S4, V7.S4
+	FLDPQ   128(R11), (F16, F17)
+	FLDPQ   160(R11), (F18, F19)
+	FLDPQ   192(R11), (F20, F21)
+	FLDPQ   224(R11), (F22, F23)
+	VFMLA   V24.S4, V16.S4, V8.S4
+	VFMLA   V24.S4, V17.S4, V9.S4
+	VFMLA   V24.S4, V18.S4, V10.S4
+	VFMLA   V24.S4, V19.S4, V11.S4
+	VFMLA   V24.S4, V20.S4, V12.S4
+	VFMLA   V24.S4, V21.S4, V13.S4
+	VFMLA   V24.S4, V22.S4, V14.S4
+	VFMLA   V24.S4, V23.S4, V15.S4
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -2384,6 +3205,14 @@ blockFolded:
 	WORD $0x6e3cfca5          // fdiv v5.4s, v5.4s, v28.4s
 	WORD $0x6e3cfcc6          // fdiv v6.4s, v6.4s, v28.4s
 	WORD $0x6e3cfce7          // fdiv v7.4s, v7.4s, v28.4s
+	WORD $0x6e3cfd08          // fdiv v8.4s, v8.4s, v28.4s
+	WORD $0x6e3cfd29          // fdiv v9.4s, v9.4s, v28.4s
+	WORD $0x6e3cfd4a          // fdiv v10.4s, v10.4s, v28.4s
+	WORD $0x6e3cfd6b          // fdiv v11.4s, v11.4s, v28.4s
+	WORD $0x6e3cfd8c          // fdiv v12.4s, v12.4s, v28.4s
+	WORD $0x6e3cfdad          // fdiv v13.4s, v13.4s, v28.4s
+	WORD $0x6e3cfdce          // fdiv v14.4s, v14.4s, v28.4s
+	WORD $0x6e3cfdef          // fdiv v15.4s, v15.4s, v28.4s
 	JMP  blockDivided
 
 blockScale:
@@ -2395,6 +3224,14 @@ blockScale:
 	WORD $0x6e3cdca5 // fmul v5.4s, v5.4s, v28.4s
 	WORD $0x6e3cdcc6 // fmul v6.4s, v6.4s, v28.4s
 	WORD $0x6e3cdce7 // fmul v7.4s, v7.4s, v28.4s
+	WORD $0x6e3cdd08 // fmul v8.4s, v8.4s, v28.4s
+	WORD $0x6e3cdd29 // fmul v9.4s, v9.4s, v28.4s
+	WORD $0x6e3cdd4a // fmul v10.4s, v10.4s, v28.4s
+	WORD $0x6e3cdd6b // fmul v11.4s, v11.4s, v28.4s
+	WORD $0x6e3cdd8c // fmul v12.4s, v12.4s, v28.4s
+	WORD $0x6e3cddad // fmul v13.4s, v13.4s, v28.4s
+	WORD $0x6e3cddce // fmul v14.4s, v14.4s, v28.4s
+	WORD $0x6e3cddef // fmul v15.4s, v15.4s, v28.4s
 
 blockDivided:
 	TBZ  $0, R7, blockKeep
@@ -2402,6 +3239,10 @@ blockDivided:
 	WORD $0xac010c02       // stnp q2, q3, [x0,#32]
 	WORD $0xac021404       // stnp q4, q5, [x0,#64]
 	WORD $0xac031c06       // stnp q6, q7, [x0,#96]
+	WORD $0xac042408       // stnp q8, q9, [x0,#128]
+	WORD $0xac052c0a       // stnp q10, q11, [x0,#160]
+	WORD $0xac06340c       // stnp q12, q13, [x0,#192]
+	WORD $0xac073c0e       // stnp q14, q15, [x0,#224]
 	B    blockStored
 
 blockKeep:
@@ -2409,17 +3250,82 @@ blockKeep:
 	FSTPQ (F2, F3), 32(R0)
 	FSTPQ (F4, F5), 64(R0)
 	FSTPQ (F6, F7), 96(R0)
+	FSTPQ (F8, F9), 128(R0)
+	FSTPQ (F10, F11), 160(R0)
+	FSTPQ (F12, F13), 192(R0)
+	FSTPQ (F14, F15), 224(R0)
 
 blockStored:
-	ADD $128, R0
-	ADD $128, R6
-	SUB $32, R4
-	CMP $32, R4
+	ADD $256, R0
+	ADD $256, R6
+	SUB $64, R4
+	CMP $64, R4
 	BGE block
 
-vectors:
+blockEnd:
+	CMP $16, R4
+	BLT fewEnd
+
+few:
+	CBZ   R3, fewClear
+	FLDPQ (R3), (F0, F1)
+	FLDPQ 32(R3), (F2, F3)
+	ADD   $64, R3
+	B     fewStarted
+
+fewClear:
+	VMOV V27.B16, V0.B16
+	VMOV V27.B16, V1.B16
+	VMOV V27.B16, V2.B16
+	VMOV V27.B16, V3.B16
+
+fewStarted:
+	CBZ  R5, fewFolded
+	MOVD R1, R8
+	MOVD R2, R9
+	MOVD R5, R10
+
+fewModels:
+	// a = fma(w, x, a)
+	MOVD.P  24(R8), R11
+	VLD1R.P 4(R9), [V24.S4]
+	ADD     R6, R11
+	FLDPQ   (R11), (F16, F17)
+	FLDPQ   32(R11), (F18, F19)
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
+	VFMLA   V24.S4, V18.S4, V2.S4
+	VFMLA   V24.S4, V19.S4, V3.S4
+	SUB     $1, R10
+	CBNZ    R10, fewModels
+
+fewFolded:
+	TBNZ $2, R7, fewScale
+	TBZ  $1, R7, fewDivided
+	WORD $0x6e3cfc00        // fdiv v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cfc21        // fdiv v1.4s, v1.4s, v28.4s
+	WORD $0x6e3cfc42        // fdiv v2.4s, v2.4s, v28.4s
+	WORD $0x6e3cfc63        // fdiv v3.4s, v3.4s, v28.4s
+	JMP  fewDivided
+
+fewScale:
+	WORD $0x6e3cdc00 // fmul v0.4s, v0.4s, v28.4s
+	WORD $0x6e3cdc21 // fmul v1.4s, v1.4s, v28.4s
+	WORD $0x6e3cdc42 // fmul v2.4s, v2.4s, v28.4s
+	WORD $0x6e3cdc63 // fmul v3.4s, v3.4s, v28.4s
+
+fewDivided:
+	FSTPQ (F0, F1), (R0)
+	FSTPQ (F2, F3), 32(R0)
+	ADD   $64, R0
+	ADD   $64, R6
+	SUB   $16, R4
+	CMP   $16, R4
+	BGE   few
+
+fewEnd:
 	CMP $4, R4
-	BLT tail
+	BLT vectorEnd
 
 vector:
 	CBZ   R3, vectorClear
@@ -2441,8 +3347,8 @@ vectorModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
-	FMOVQ   (R11), F8
-	VFMLA   V24.S4, V8.S4, V0.S4
+	FMOVQ   (R11), F16
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -2463,7 +3369,7 @@ vectorDivided:
 	CMP   $4, R4
 	BGE   vector
 
-tail:
+vectorEnd:
 	CBZ   R4, done
 	SUB   $4, R4, R13
 	ADD   R13<<2, R0, R14
@@ -2498,9 +3404,9 @@ small2Models:
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
 	ADD     R13<<2, R11, R12
-	FMOVD   (R11), F8
-	VLD1    (R12), V8.D[1]
-	VFMLA   V24.S4, V8.S4, V0.S4
+	FMOVD   (R11), F16
+	VLD1    (R12), V16.D[1]
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -2540,8 +3446,8 @@ small1Models:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
-	FMOVS   (R11), F8
-	VFMLA   V24.S4, V8.S4, V0.S4
+	FMOVS   (R11), F16
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -2590,8 +3496,8 @@ lastModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R14, R11
-	FMOVQ   (R11), F8
-	VFMLA   V24.S4, V8.S4, V0.S4
+	FMOVQ   (R11), F16
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -2599,14 +3505,18 @@ lastFolded:
 	VMOV V0.B16, V25.B16
 
 blocks:
-	CMP $32, R4
-	BLT vectors
+	CMP $64, R4
+	BLT blockEnd
 
 block:
 	FLDPQ (R3), (F0, F1)
 	FLDPQ 32(R3), (F2, F3)
 	FLDPQ 64(R3), (F4, F5)
 	FLDPQ 96(R3), (F6, F7)
+	FLDPQ 128(R3), (F8, F9)
+	FLDPQ 160(R3), (F10, F11)
+	FLDPQ 192(R3), (F12, F13)
+	FLDPQ 224(R3), (F14, F15)
 	CBZ   R5, blockFolded
 	MOVD  R1, R8
 	MOVD  R2, R9
@@ -2617,18 +3527,30 @@ blockModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
-	FLDPQ   (R11), (F8, F9)
-	FLDPQ   32(R11), (F10, F11)
-	FLDPQ   64(R11), (F12, F13)
-	FLDPQ   96(R11), (F14, F15)
-	VFMLA   V24.S4, V8.S4, V0.S4
-	VFMLA   V24.S4, V9.S4, V1.S4
-	VFMLA   V24.S4, V10.S4, V2.S4
-	VFMLA   V24.S4, V11.S4, V3.S4
-	VFMLA   V24.S4, V12.S4, V4.S4
-	VFMLA   V24.S4, V13.S4, V5.S4
-	VFMLA   V24.S4, V14.S4, V6.S4
-	VFMLA   V24.S4, V15.S4, V7.S4
+	FLDPQ   (R11), (F16, F17)
+	FLDPQ   32(R11), (F18, F19)
+	FLDPQ   64(R11), (F20, F21)
+	FLDPQ   96(R11), (F22, F23)
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
+	VFMLA   V24.S4, V18.S4, V2.S4
+	VFMLA   V24.S4, V19.S4, V3.S4
+	VFMLA   V24.S4, V20.S4, V4.S4
+	VFMLA   V24.S4, V21.S4, V5.S4
+	VFMLA   V24.S4, V22.S4, V6.S4
+	VFMLA   V24.S4, V23.S4, V7.S4
+	FLDPQ   128(R11), (F16, F17)
+	FLDPQ   160(R11), (F18, F19)
+	FLDPQ   192(R11), (F20, F21)
+	FLDPQ   224(R11), (F22, F23)
+	VFMLA   V24.S4, V16.S4, V8.S4
+	VFMLA   V24.S4, V17.S4, V9.S4
+	VFMLA   V24.S4, V18.S4, V10.S4
+	VFMLA   V24.S4, V19.S4, V11.S4
+	VFMLA   V24.S4, V20.S4, V12.S4
+	VFMLA   V24.S4, V21.S4, V13.S4
+	VFMLA   V24.S4, V22.S4, V14.S4
+	VFMLA   V24.S4, V23.S4, V15.S4
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -2637,15 +3559,54 @@ blockFolded:
 	FSTPQ (F2, F3), 32(R3)
 	FSTPQ (F4, F5), 64(R3)
 	FSTPQ (F6, F7), 96(R3)
-	ADD   $128, R3
-	ADD   $128, R6
-	SUB   $32, R4
-	CMP   $32, R4
+	FSTPQ (F8, F9), 128(R3)
+	FSTPQ (F10, F11), 160(R3)
+	FSTPQ (F12, F13), 192(R3)
+	FSTPQ (F14, F15), 224(R3)
+	ADD   $256, R3
+	ADD   $256, R6
+	SUB   $64, R4
+	CMP   $64, R4
 	BGE   block
 
-vectors:
+blockEnd:
+	CMP $16, R4
+	BLT fewEnd
+
+few:
+	FLDPQ (R3), (F0, F1)
+	FLDPQ 32(R3), (F2, F3)
+	CBZ   R5, fewFolded
+	MOVD  R1, R8
+	MOVD  R2, R9
+	MOVD  R5, R10
+
+fewModels:
+	// a = fma(w, x, a)
+	MOVD.P  24(R8), R11
+	VLD1R.P 4(R9), [V24.S4]
+	ADD     R6, R11
+	FLDPQ   (R11), (F16, F17)
+	FLDPQ   32(R11), (F18, F19)
+	VFMLA   V24.S4, V16.S4, V0.S4
+	VFMLA   V24.S4, V17.S4, V1.S4
+	VFMLA   V24.S4, V18.S4, V2.S4
+	VFMLA   V24.S4, V19.S4, V3.S4
+	SUB     $1, R10
+	CBNZ    R10, fewModels
+
+fewFolded:
+	FSTPQ (F0, F1), (R3)
+	FSTPQ (F2, F3), 32(R3)
+	ADD   $64, R3
+	ADD   $64, R6
+	SUB   $16, R4
+	CMP   $16, R4
+	BGE   few
+
+fewEnd:
 	CMP $4, R4
-	BLT tail
+	BLT vectorEnd
 
 vector:
 	FMOVQ (R3), F0
@@ -2659,8 +3620,8 @@ vectorModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
-	FMOVQ   (R11), F8
-	VFMLA   V24.S4, V8.S4, V0.S4
+	FMOVQ   (R11), F16
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -2672,7 +3633,7 @@ vectorFolded:
 	CMP   $4, R4
 	BGE   vector
 
-tail:
+vectorEnd:
 	CBZ   R4, done
 	SUB   $4, R4, R13
 	ADD   R13<<2, R3, R14
@@ -2700,9 +3661,9 @@ small2Models:
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
 	ADD     R13<<2, R11, R12
-	FMOVD   (R11), F8
-	VLD1    (R12), V8.D[1]
-	VFMLA   V24.S4, V8.S4, V0.S4
+	FMOVD   (R11), F16
+	VLD1    (R12), V16.D[1]
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -2726,8 +3687,8 @@ small1Models:
 	MOVD.P  24(R8), R11
 	VLD1R.P 4(R9), [V24.S4]
 	ADD     R6, R11
-	FMOVS   (R11), F8
-	VFMLA   V24.S4, V8.S4, V0.S4
+	FMOVS   (R11), F16
+	VFMLA   V24.S4, V16.S4, V0.S4
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -2766,7 +3727,7 @@ TEXT ·weightedSumFloat64WiderNEON(SB), NOSPLIT, $0-72
 	ADD   R13<<3, R6, R14
 	ADD   R13<<3, R3, R15
 	CBZ   R3, lastClear
-	ADD   $65536, R15, R19
+	ADD   $262144, R15, R19
 	FMOVQ (R15), F0
 	FMOVQ (R19), F1
 	B     lastStarted
@@ -2787,19 +3748,19 @@ lastModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R14, R11
-	FMOVQ   (R11), F8
-	WORD    $0x6e68df09           // fmul v9.2d, v24.2d, v8.2d
-	VMOV    V9.B16, V10.B16
-	VFMLS   V24.D2, V8.D2, V10.D2
-	WORD    $0x4e69d408           // fadd v8.2d, v0.2d, v9.2d
-	WORD    $0x4ee0d50b           // fsub v11.2d, v8.2d, v0.2d
-	WORD    $0x4ee9d569           // fsub v9.2d, v11.2d, v9.2d
-	WORD    $0x4eebd50b           // fsub v11.2d, v8.2d, v11.2d
-	WORD    $0x4ee0d56b           // fsub v11.2d, v11.2d, v0.2d
-	WORD    $0x4e69d56b           // fadd v11.2d, v11.2d, v9.2d
-	WORD    $0x4e6ad56b           // fadd v11.2d, v11.2d, v10.2d
-	WORD    $0x4e6bd421           // fadd v1.2d, v1.2d, v11.2d
-	VMOV    V8.B16, V0.B16
+	FMOVQ   (R11), F11
+	WORD    $0x6e6bdf08          // fmul v8.2d, v24.2d, v11.2d
+	WORD    $0x4e68d409          // fadd v9.2d, v0.2d, v8.2d
+	WORD    $0x4ee0d52a          // fsub v10.2d, v9.2d, v0.2d
+	WORD    $0x4eead52b          // fsub v11.2d, v9.2d, v10.2d
+	WORD    $0x4ee0d56b          // fsub v11.2d, v11.2d, v0.2d
+	VMOV    V9.B16, V0.B16
+	WORD    $0x4ee8d54a          // fsub v10.2d, v10.2d, v8.2d
+	FMOVQ   (R11), F9
+	WORD    $0x4e6ad56b          // fadd v11.2d, v11.2d, v10.2d
+	VFMLS   V24.D2, V9.D2, V8.D2
+	WORD    $0x4e68d56b          // fadd v11.2d, v11.2d, v8.2d
+	WORD    $0x4e6bd421          // fadd v1.2d, v1.2d, v11.2d
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -2820,11 +3781,11 @@ lastDivided:
 
 blocks:
 	CMP $8, R4
-	BLT vectors
+	BLT blockEnd
 
 block:
 	CBZ   R3, blockClear
-	ADD   $65536, R3, R19
+	ADD   $262144, R3, R19
 	FLDPQ (R3), (F0, F1)
 	FLDPQ 32(R3), (F2, F3)
 	FLDPQ (R19), (F4, F5)
@@ -2854,56 +3815,54 @@ blockModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FLDPQ   (R11), (F8, F9)
-	FLDPQ   32(R11), (F10, F11)
-	WORD    $0x6e68df0c            // fmul v12.2d, v24.2d, v8.2d
-	WORD    $0x6e69df0d            // fmul v13.2d, v24.2d, v9.2d
-	WORD    $0x6e6adf0e            // fmul v14.2d, v24.2d, v10.2d
-	WORD    $0x6e6bdf0f            // fmul v15.2d, v24.2d, v11.2d
-	VMOV    V12.B16, V16.B16
-	VMOV    V13.B16, V17.B16
-	VMOV    V14.B16, V18.B16
-	VMOV    V15.B16, V19.B16
-	VFMLS   V24.D2, V8.D2, V16.D2
-	VFMLS   V24.D2, V9.D2, V17.D2
-	VFMLS   V24.D2, V10.D2, V18.D2
-	VFMLS   V24.D2, V11.D2, V19.D2
-	WORD    $0x4e6cd408            // fadd v8.2d, v0.2d, v12.2d
-	WORD    $0x4e6dd429            // fadd v9.2d, v1.2d, v13.2d
-	WORD    $0x4e6ed44a            // fadd v10.2d, v2.2d, v14.2d
-	WORD    $0x4e6fd46b            // fadd v11.2d, v3.2d, v15.2d
-	WORD    $0x4ee0d514            // fsub v20.2d, v8.2d, v0.2d
-	WORD    $0x4ee1d535            // fsub v21.2d, v9.2d, v1.2d
-	WORD    $0x4ee2d556            // fsub v22.2d, v10.2d, v2.2d
-	WORD    $0x4ee3d577            // fsub v23.2d, v11.2d, v3.2d
-	WORD    $0x4eecd68c            // fsub v12.2d, v20.2d, v12.2d
-	WORD    $0x4eedd6ad            // fsub v13.2d, v21.2d, v13.2d
-	WORD    $0x4eeed6ce            // fsub v14.2d, v22.2d, v14.2d
-	WORD    $0x4eefd6ef            // fsub v15.2d, v23.2d, v15.2d
-	WORD    $0x4ef4d514            // fsub v20.2d, v8.2d, v20.2d
-	WORD    $0x4ef5d535            // fsub v21.2d, v9.2d, v21.2d
-	WORD    $0x4ef6d556            // fsub v22.2d, v10.2d, v22.2d
-	WORD    $0x4ef7d577            // fsub v23.2d, v11.2d, v23.2d
+	FLDPQ   (R11), (F20, F21)
+	FLDPQ   32(R11), (F22, F23)
+	WORD    $0x6e74df08            // fmul v8.2d, v24.2d, v20.2d
+	WORD    $0x6e75df09            // fmul v9.2d, v24.2d, v21.2d
+	WORD    $0x6e76df0a            // fmul v10.2d, v24.2d, v22.2d
+	WORD    $0x6e77df0b            // fmul v11.2d, v24.2d, v23.2d
+	WORD    $0x4e68d40c            // fadd v12.2d, v0.2d, v8.2d
+	WORD    $0x4e69d42d            // fadd v13.2d, v1.2d, v9.2d
+	WORD    $0x4e6ad44e            // fadd v14.2d, v2.2d, v10.2d
+	WORD    $0x4e6bd46f            // fadd v15.2d, v3.2d, v11.2d
+	WORD    $0x4ee0d590            // fsub v16.2d, v12.2d, v0.2d
+	WORD    $0x4ee1d5b1            // fsub v17.2d, v13.2d, v1.2d
+	WORD    $0x4ee2d5d2            // fsub v18.2d, v14.2d, v2.2d
+	WORD    $0x4ee3d5f3            // fsub v19.2d, v15.2d, v3.2d
+	WORD    $0x4ef0d594            // fsub v20.2d, v12.2d, v16.2d
+	WORD    $0x4ef1d5b5            // fsub v21.2d, v13.2d, v17.2d
+	WORD    $0x4ef2d5d6            // fsub v22.2d, v14.2d, v18.2d
+	WORD    $0x4ef3d5f7            // fsub v23.2d, v15.2d, v19.2d
 	WORD    $0x4ee0d694            // fsub v20.2d, v20.2d, v0.2d
 	WORD    $0x4ee1d6b5            // fsub v21.2d, v21.2d, v1.2d
 	WORD    $0x4ee2d6d6            // fsub v22.2d, v22.2d, v2.2d
 	WORD    $0x4ee3d6f7            // fsub v23.2d, v23.2d, v3.2d
-	WORD    $0x4e6cd694            // fadd v20.2d, v20.2d, v12.2d
-	WORD    $0x4e6dd6b5            // fadd v21.2d, v21.2d, v13.2d
-	WORD    $0x4e6ed6d6            // fadd v22.2d, v22.2d, v14.2d
-	WORD    $0x4e6fd6f7            // fadd v23.2d, v23.2d, v15.2d
+	VMOV    V12.B16, V0.B16
+	VMOV    V13.B16, V1.B16
+	VMOV    V14.B16, V2.B16
+	VMOV    V15.B16, V3.B16
+	WORD    $0x4ee8d610            // fsub v16.2d, v16.2d, v8.2d
+	WORD    $0x4ee9d631            // fsub v17.2d, v17.2d, v9.2d
+	WORD    $0x4eead652            // fsub v18.2d, v18.2d, v10.2d
+	WORD    $0x4eebd673            // fsub v19.2d, v19.2d, v11.2d
+	FLDPQ   (R11), (F12, F13)
+	FLDPQ   32(R11), (F14, F15)
 	WORD    $0x4e70d694            // fadd v20.2d, v20.2d, v16.2d
 	WORD    $0x4e71d6b5            // fadd v21.2d, v21.2d, v17.2d
 	WORD    $0x4e72d6d6            // fadd v22.2d, v22.2d, v18.2d
 	WORD    $0x4e73d6f7            // fadd v23.2d, v23.2d, v19.2d
+	VFMLS   V24.D2, V12.D2, V8.D2
+	VFMLS   V24.D2, V13.D2, V9.D2
+	VFMLS   V24.D2, V14.D2, V10.D2
+	VFMLS   V24.D2, V15.D2, V11.D2
+	WORD    $0x4e68d694            // fadd v20.2d, v20.2d, v8.2d
+	WORD    $0x4e69d6b5            // fadd v21.2d, v21.2d, v9.2d
+	WORD    $0x4e6ad6d6            // fadd v22.2d, v22.2d, v10.2d
+	WORD    $0x4e6bd6f7            // fadd v23.2d, v23.2d, v11.2d
 	WORD    $0x4e74d484            // fadd v4.2d, v4.2d, v20.2d
 	WORD    $0x4e75d4a5            // fadd v5.2d, v5.2d, v21.2d
 	WORD    $0x4e76d4c6            // fadd v6.2d, v6.2d, v22.2d
 	WORD    $0x4e77d4e7            // fadd v7.2d, v7.2d, v23.2d
-	VMOV    V8.B16, V0.B16
-	VMOV    V9.B16, V1.B16
-	VMOV    V10.B16, V2.B16
-	VMOV    V11.B16, V3.B16
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -2963,13 +3922,13 @@ blockStored:
 	CMP $8, R4
 	BGE block
 
-vectors:
+blockEnd:
 	CMP $2, R4
-	BLT tail
+	BLT vectorEnd
 
 vector:
 	CBZ   R3, vectorClear
-	ADD   $65536, R3, R19
+	ADD   $262144, R3, R19
 	FMOVQ (R3), F0
 	FMOVQ (R19), F1
 	ADD   $16, R3
@@ -2991,19 +3950,19 @@ vectorModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FMOVQ   (R11), F8
-	WORD    $0x6e68df09           // fmul v9.2d, v24.2d, v8.2d
-	VMOV    V9.B16, V10.B16
-	VFMLS   V24.D2, V8.D2, V10.D2
-	WORD    $0x4e69d408           // fadd v8.2d, v0.2d, v9.2d
-	WORD    $0x4ee0d50b           // fsub v11.2d, v8.2d, v0.2d
-	WORD    $0x4ee9d569           // fsub v9.2d, v11.2d, v9.2d
-	WORD    $0x4eebd50b           // fsub v11.2d, v8.2d, v11.2d
-	WORD    $0x4ee0d56b           // fsub v11.2d, v11.2d, v0.2d
-	WORD    $0x4e69d56b           // fadd v11.2d, v11.2d, v9.2d
-	WORD    $0x4e6ad56b           // fadd v11.2d, v11.2d, v10.2d
-	WORD    $0x4e6bd421           // fadd v1.2d, v1.2d, v11.2d
-	VMOV    V8.B16, V0.B16
+	FMOVQ   (R11), F11
+	WORD    $0x6e6bdf08          // fmul v8.2d, v24.2d, v11.2d
+	WORD    $0x4e68d409          // fadd v9.2d, v0.2d, v8.2d
+	WORD    $0x4ee0d52a          // fsub v10.2d, v9.2d, v0.2d
+	WORD    $0x4eead52b          // fsub v11.2d, v9.2d, v10.2d
+	WORD    $0x4ee0d56b          // fsub v11.2d, v11.2d, v0.2d
+	VMOV    V9.B16, V0.B16
+	WORD    $0x4ee8d54a          // fsub v10.2d, v10.2d, v8.2d
+	FMOVQ   (R11), F9
+	WORD    $0x4e6ad56b          // fadd v11.2d, v11.2d, v10.2d
+	VFMLS   V24.D2, V9.D2, V8.D2
+	WORD    $0x4e68d56b          // fadd v11.2d, v11.2d, v8.2d
+	WORD    $0x4e6bd421          // fadd v1.2d, v1.2d, v11.2d
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -3027,7 +3986,7 @@ vectorDivided:
 	CMP    $2, R4
 	BGE    vector
 
-tail:
+vectorEnd:
 	CBZ   R4, done
 	SUB   $2, R4, R13
 	ADD   R13<<3, R0, R14
@@ -3041,7 +4000,7 @@ small1:
 	CBZ   R4, done
 	CBZ   R3, small1Clear
 	FMOVD (R3), F0
-	ADD   $65536, R3, R19
+	ADD   $262144, R3, R19
 	FMOVD (R19), F1
 	B     small1Started
 
@@ -3061,19 +4020,19 @@ small1Models:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FMOVD   (R11), F8
-	WORD    $0x6e68df09           // fmul v9.2d, v24.2d, v8.2d
-	VMOV    V9.B16, V10.B16
-	VFMLS   V24.D2, V8.D2, V10.D2
-	WORD    $0x4e69d408           // fadd v8.2d, v0.2d, v9.2d
-	WORD    $0x4ee0d50b           // fsub v11.2d, v8.2d, v0.2d
-	WORD    $0x4ee9d569           // fsub v9.2d, v11.2d, v9.2d
-	WORD    $0x4eebd50b           // fsub v11.2d, v8.2d, v11.2d
-	WORD    $0x4ee0d56b           // fsub v11.2d, v11.2d, v0.2d
-	WORD    $0x4e69d56b           // fadd v11.2d, v11.2d, v9.2d
-	WORD    $0x4e6ad56b           // fadd v11.2d, v11.2d, v10.2d
-	WORD    $0x4e6bd421           // fadd v1.2d, v1.2d, v11.2d
-	VMOV    V8.B16, V0.B16
+	FMOVD   (R11), F11
+	WORD    $0x6e6bdf08          // fmul v8.2d, v24.2d, v11.2d
+	WORD    $0x4e68d409          // fadd v9.2d, v0.2d, v8.2d
+	WORD    $0x4ee0d52a          // fsub v10.2d, v9.2d, v0.2d
+	WORD    $0x4eead52b          // fsub v11.2d, v9.2d, v10.2d
+	WORD    $0x4ee0d56b          // fsub v11.2d, v11.2d, v0.2d
+	VMOV    V9.B16, V0.B16
+	WORD    $0x4ee8d54a          // fsub v10.2d, v10.2d, v8.2d
+	FMOVD   (R11), F9
+	WORD    $0x4e6ad56b          // fadd v11.2d, v11.2d, v10.2d
+	VFMLS   V24.D2, V9.D2, V8.D2
+	WORD    $0x4e68d56b          // fadd v11.2d, v11.2d, v8.2d
+	WORD    $0x4e6bd421          // fadd v1.2d, v1.2d, v11.2d
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -3114,7 +4073,7 @@ TEXT ·accumulateFloat64WiderNEON(SB), NOSPLIT, $0-48
 	SUB   $2, R4, R13
 	ADD   R13<<3, R6, R14
 	ADD   R13<<3, R3, R15
-	ADD   $65536, R15, R19
+	ADD   $262144, R15, R19
 	FMOVQ (R15), F0
 	FMOVQ (R19), F1
 	CBZ   R5, lastFolded
@@ -3128,19 +4087,19 @@ lastModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R14, R11
-	FMOVQ   (R11), F8
-	WORD    $0x6e68df09           // fmul v9.2d, v24.2d, v8.2d
-	VMOV    V9.B16, V10.B16
-	VFMLS   V24.D2, V8.D2, V10.D2
-	WORD    $0x4e69d408           // fadd v8.2d, v0.2d, v9.2d
-	WORD    $0x4ee0d50b           // fsub v11.2d, v8.2d, v0.2d
-	WORD    $0x4ee9d569           // fsub v9.2d, v11.2d, v9.2d
-	WORD    $0x4eebd50b           // fsub v11.2d, v8.2d, v11.2d
-	WORD    $0x4ee0d56b           // fsub v11.2d, v11.2d, v0.2d
-	WORD    $0x4e69d56b           // fadd v11.2d, v11.2d, v9.2d
-	WORD    $0x4e6ad56b           // fadd v11.2d, v11.2d, v10.2d
-	WORD    $0x4e6bd421           // fadd v1.2d, v1.2d, v11.2d
-	VMOV    V8.B16, V0.B16
+	FMOVQ   (R11), F11
+	WORD    $0x6e6bdf08          // fmul v8.2d, v24.2d, v11.2d
+	WORD    $0x4e68d409          // fadd v9.2d, v0.2d, v8.2d
+	WORD    $0x4ee0d52a          // fsub v10.2d, v9.2d, v0.2d
+	WORD    $0x4eead52b          // fsub v11.2d, v9.2d, v10.2d
+	WORD    $0x4ee0d56b          // fsub v11.2d, v11.2d, v0.2d
+	VMOV    V9.B16, V0.B16
+	WORD    $0x4ee8d54a          // fsub v10.2d, v10.2d, v8.2d
+	FMOVQ   (R11), F9
+	WORD    $0x4e6ad56b          // fadd v11.2d, v11.2d, v10.2d
+	VFMLS   V24.D2, V9.D2, V8.D2
+	WORD    $0x4e68d56b          // fadd v11.2d, v11.2d, v8.2d
+	WORD    $0x4e6bd421          // fadd v1.2d, v1.2d, v11.2d
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -3150,10 +4109,10 @@ lastFolded:
 
 blocks:
 	CMP $8, R4
-	BLT vectors
+	BLT blockEnd
 
 block:
-	ADD   $65536, R3, R19
+	ADD   $262144, R3, R19
 	FLDPQ (R3), (F0, F1)
 	FLDPQ 32(R3), (F2, F3)
 	FLDPQ (R19), (F4, F5)
@@ -3169,61 +4128,59 @@ blockModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FLDPQ   (R11), (F8, F9)
-	FLDPQ   32(R11), (F10, F11)
-	WORD    $0x6e68df0c            // fmul v12.2d, v24.2d, v8.2d
-	WORD    $0x6e69df0d            // fmul v13.2d, v24.2d, v9.2d
-	WORD    $0x6e6adf0e            // fmul v14.2d, v24.2d, v10.2d
-	WORD    $0x6e6bdf0f            // fmul v15.2d, v24.2d, v11.2d
-	VMOV    V12.B16, V16.B16
-	VMOV    V13.B16, V17.B16
-	VMOV    V14.B16, V18.B16
-	VMOV    V15.B16, V19.B16
-	VFMLS   V24.D2, V8.D2, V16.D2
-	VFMLS   V24.D2, V9.D2, V17.D2
-	VFMLS   V24.D2, V10.D2, V18.D2
-	VFMLS   V24.D2, V11.D2, V19.D2
-	WORD    $0x4e6cd408            // fadd v8.2d, v0.2d, v12.2d
-	WORD    $0x4e6dd429            // fadd v9.2d, v1.2d, v13.2d
-	WORD    $0x4e6ed44a            // fadd v10.2d, v2.2d, v14.2d
-	WORD    $0x4e6fd46b            // fadd v11.2d, v3.2d, v15.2d
-	WORD    $0x4ee0d514            // fsub v20.2d, v8.2d, v0.2d
-	WORD    $0x4ee1d535            // fsub v21.2d, v9.2d, v1.2d
-	WORD    $0x4ee2d556            // fsub v22.2d, v10.2d, v2.2d
-	WORD    $0x4ee3d577            // fsub v23.2d, v11.2d, v3.2d
-	WORD    $0x4eecd68c            // fsub v12.2d, v20.2d, v12.2d
-	WORD    $0x4eedd6ad            // fsub v13.2d, v21.2d, v13.2d
-	WORD    $0x4eeed6ce            // fsub v14.2d, v22.2d, v14.2d
-	WORD    $0x4eefd6ef            // fsub v15.2d, v23.2d, v15.2d
-	WORD    $0x4ef4d514            // fsub v20.2d, v8.2d, v20.2d
-	WORD    $0x4ef5d535            // fsub v21.2d, v9.2d, v21.2d
-	WORD    $0x4ef6d556            // fsub v22.2d, v10.2d, v22.2d
-	WORD    $0x4ef7d577            // fsub v23.2d, v11.2d, v23.2d
+	FLDPQ   (R11), (F20, F21)
+	FLDPQ   32(R11), (F22, F23)
+	WORD    $0x6e74df08            // fmul v8.2d, v24.2d, v20.2d
+	WORD    $0x6e75df09            // fmul v9.2d, v24.2d, v21.2d
+	WORD    $0x6e76df0a            // fmul v10.2d, v24.2d, v22.2d
+	WORD    $0x6e77df0b            // fmul v11.2d, v24.2d, v23.2d
+	WORD    $0x4e68d40c            // fadd v12.2d, v0.2d, v8.2d
+	WORD    $0x4e69d42d            // fadd v13.2d, v1.2d, v9.2d
+	WORD    $0x4e6ad44e            // fadd v14.2d, v2.2d, v10.2d
+	WORD    $0x4e6bd46f            // fadd v15.2d, v3.2d, v11.2d
+	WORD    $0x4ee0d590            // fsub v16.2d, v12.2d, v0.2d
+	WORD    $0x4ee1d5b1            // fsub v17.2d, v13.2d, v1.2d
+	WORD    $0x4ee2d5d2            // fsub v18.2d, v14.2d, v2.2d
+	WORD    $0x4ee3d5f3            // fsub v19.2d, v15.2d, v3.2d
+	WORD    $0x4ef0d594            // fsub v20.2d, v12.2d, v16.2d
+	WORD    $0x4ef1d5b5            // fsub v21.2d, v13.2d, v17.2d
+	WORD    $0x4ef2d5d6            // fsub v22.2d, v14.2d, v18.2d
+	WORD    $0x4ef3d5f7            // fsub v23.2d, v15.2d, v19.2d
 	WORD    $0x4ee0d694            // fsub v20.2d, v20.2d, v0.2d
 	WORD    $0x4ee1d6b5            // fsub v21.2d, v21.2d, v1.2d
 	WORD    $0x4ee2d6d6            // fsub v22.2d, v22.2d, v2.2d
 	WORD    $0x4ee3d6f7            // fsub v23.2d, v23.2d, v3.2d
-	WORD    $0x4e6cd694            // fadd v20.2d, v20.2d, v12.2d
-	WORD    $0x4e6dd6b5            // fadd v21.2d, v21.2d, v13.2d
-	WORD    $0x4e6ed6d6            // fadd v22.2d, v22.2d, v14.2d
-	WORD    $0x4e6fd6f7            // fadd v23.2d, v23.2d, v15.2d
+	VMOV    V12.B16, V0.B16
+	VMOV    V13.B16, V1.B16
+	VMOV    V14.B16, V2.B16
+	VMOV    V15.B16, V3.B16
+	WORD    $0x4ee8d610            // fsub v16.2d, v16.2d, v8.2d
+	WORD    $0x4ee9d631            // fsub v17.2d, v17.2d, v9.2d
+	WORD    $0x4eead652            // fsub v18.2d, v18.2d, v10.2d
+	WORD    $0x4eebd673            // fsub v19.2d, v19.2d, v11.2d
+	FLDPQ   (R11), (F12, F13)
+	FLDPQ   32(R11), (F14, F15)
 	WORD    $0x4e70d694            // fadd v20.2d, v20.2d, v16.2d
 	WORD    $0x4e71d6b5            // fadd v21.2d, v21.2d, v17.2d
 	WORD    $0x4e72d6d6            // fadd v22.2d, v22.2d, v18.2d
 	WORD    $0x4e73d6f7            // fadd v23.2d, v23.2d, v19.2d
+	VFMLS   V24.D2, V12.D2, V8.D2
+	VFMLS   V24.D2, V13.D2, V9.D2
+	VFMLS   V24.D2, V14.D2, V10.D2
+	VFMLS   V24.D2, V15.D2, V11.D2
+	WORD    $0x4e68d694            // fadd v20.2d, v20.2d, v8.2d
+	WORD    $0x4e69d6b5            // fadd v21.2d, v21.2d, v9.2d
+	WORD    $0x4e6ad6d6            // fadd v22.2d, v22.2d, v10.2d
+	WORD    $0x4e6bd6f7            // fadd v23.2d, v23.2d, v11.2d
 	WORD    $0x4e74d484            // fadd v4.2d, v4.2d, v20.2d
 	WORD    $0x4e75d4a5            // fadd v5.2d, v5.2d, v21.2d
 	WORD    $0x4e76d4c6            // fadd v6.2d, v6.2d, v22.2d
 	WORD    $0x4e77d4e7            // fadd v7.2d, v7.2d, v23.2d
-	VMOV    V8.B16, V0.B16
-	VMOV    V9.B16, V1.B16
-	VMOV    V10.B16, V2.B16
-	VMOV    V11.B16, V3.B16
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
 blockFolded:
-	ADD   $65536, R3, R19
+	ADD   $262144, R3, R19
 	FSTPQ (F0, F1), (R3)
 	FSTPQ (F2, F3), 32(R3)
 	FSTPQ (F4, F5), (R19)
@@ -3234,12 +4191,12 @@ blockFolded:
 	CMP   $8, R4
 	BGE   block
 
-vectors:
+blockEnd:
 	CMP $2, R4
-	BLT tail
+	BLT vectorEnd
 
 vector:
-	ADD   $65536, R3, R19
+	ADD   $262144, R3, R19
 	FMOVQ (R3), F0
 	FMOVQ (R19), F1
 	CBZ   R5, vectorFolded
@@ -3253,24 +4210,24 @@ vectorModels:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FMOVQ   (R11), F8
-	WORD    $0x6e68df09           // fmul v9.2d, v24.2d, v8.2d
-	VMOV    V9.B16, V10.B16
-	VFMLS   V24.D2, V8.D2, V10.D2
-	WORD    $0x4e69d408           // fadd v8.2d, v0.2d, v9.2d
-	WORD    $0x4ee0d50b           // fsub v11.2d, v8.2d, v0.2d
-	WORD    $0x4ee9d569           // fsub v9.2d, v11.2d, v9.2d
-	WORD    $0x4eebd50b           // fsub v11.2d, v8.2d, v11.2d
-	WORD    $0x4ee0d56b           // fsub v11.2d, v11.2d, v0.2d
-	WORD    $0x4e69d56b           // fadd v11.2d, v11.2d, v9.2d
-	WORD    $0x4e6ad56b           // fadd v11.2d, v11.2d, v10.2d
-	WORD    $0x4e6bd421           // fadd v1.2d, v1.2d, v11.2d
-	VMOV    V8.B16, V0.B16
+	FMOVQ   (R11), F11
+	WORD    $0x6e6bdf08          // fmul v8.2d, v24.2d, v11.2d
+	WORD    $0x4e68d409          // fadd v9.2d, v0.2d, v8.2d
+	WORD    $0x4ee0d52a          // fsub v10.2d, v9.2d, v0.2d
+	WORD    $0x4eead52b          // fsub v11.2d, v9.2d, v10.2d
+	WORD    $0x4ee0d56b          // fsub v11.2d, v11.2d, v0.2d
+	VMOV    V9.B16, V0.B16
+	WORD    $0x4ee8d54a          // fsub v10.2d, v10.2d, v8.2d
+	FMOVQ   (R11), F9
+	WORD    $0x4e6ad56b          // fadd v11.2d, v11.2d, v10.2d
+	VFMLS   V24.D2, V9.D2, V8.D2
+	WORD    $0x4e68d56b          // fadd v11.2d, v11.2d, v8.2d
+	WORD    $0x4e6bd421          // fadd v1.2d, v1.2d, v11.2d
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
 vectorFolded:
-	ADD   $65536, R3, R19
+	ADD   $262144, R3, R19
 	FMOVQ F0, (R3)
 	FMOVQ F1, (R19)
 	ADD   $16, R3
@@ -3279,11 +4236,11 @@ vectorFolded:
 	CMP   $2, R4
 	BGE   vector
 
-tail:
+vectorEnd:
 	CBZ   R4, done
 	SUB   $2, R4, R13
 	ADD   R13<<3, R3, R14
-	ADD   $65536, R14, R19
+	ADD   $262144, R14, R19
 	FMOVQ F25, (R14)
 	FMOVQ F26, (R19)
 
@@ -3294,7 +4251,7 @@ small1:
 	// One element.
 	CBZ   R4, done
 	FMOVD (R3), F0
-	ADD   $65536, R3, R19
+	ADD   $262144, R3, R19
 	FMOVD (R19), F1
 	CBZ   R5, small1Folded
 	MOVD  R1, R8
@@ -3307,24 +4264,24 @@ small1Models:
 	MOVD.P  24(R8), R11
 	VLD1R.P 8(R9), [V24.D2]
 	ADD     R6, R11
-	FMOVD   (R11), F8
-	WORD    $0x6e68df09           // fmul v9.2d, v24.2d, v8.2d
-	VMOV    V9.B16, V10.B16
-	VFMLS   V24.D2, V8.D2, V10.D2
-	WORD    $0x4e69d408           // fadd v8.2d, v0.2d, v9.2d
-	WORD    $0x4ee0d50b           // fsub v11.2d, v8.2d, v0.2d
-	WORD    $0x4ee9d569           // fsub v9.2d, v11.2d, v9.2d
-	WORD    $0x4eebd50b           // fsub v11.2d, v8.2d, v11.2d
-	WORD    $0x4ee0d56b           // fsub v11.2d, v11.2d, v0.2d
-	WORD    $0x4e69d56b           // fadd v11.2d, v11.2d, v9.2d
-	WORD    $0x4e6ad56b           // fadd v11.2d, v11.2d, v10.2d
-	WORD    $0x4e6bd421           // fadd v1.2d, v1.2d, v11.2d
-	VMOV    V8.B16, V0.B16
+	FMOVD   (R11), F11
+	WORD    $0x6e6bdf08          // fmul v8.2d, v24.2d, v11.2d
+	WORD    $0x4e68d409          // fadd v9.2d, v0.2d, v8.2d
+	WORD    $0x4ee0d52a          // fsub v10.2d, v9.2d, v0.2d
+	WORD    $0x4eead52b          // fsub v11.2d, v9.2d, v10.2d
+	WORD    $0x4ee0d56b          // fsub v11.2d, v11.2d, v0.2d
+	VMOV    V9.B16, V0.B16
+	WORD    $0x4ee8d54a          // fsub v10.2d, v10.2d, v8.2d
+	FMOVD   (R11), F9
+	WORD    $0x4e6ad56b          // fadd v11.2d, v11.2d, v10.2d
+	VFMLS   V24.D2, V9.D2, V8.D2
+	WORD    $0x4e68d56b          // fadd v11.2d, v11.2d, v8.2d
+	WORD    $0x4e6bd421          // fadd v1.2d, v1.2d, v11.2d
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
 small1Folded:
 	FMOVD F0, (R3)
-	ADD   $65536, R3, R19
+	ADD   $262144, R3, R19
 	FMOVD F1, (R19)
 	RET

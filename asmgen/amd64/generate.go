@@ -29,8 +29,8 @@ const (
 	flagStream  = 1
 	flagDivide  = 2
 	flagScale   = 4
-	widerStride = 64 << 10 // bytes from a tile's sums to their compensations
-	sliceHeader = 24       // bytes from one model's slice header to the next
+	widerStride = 256 << 10 // bytes from a tile's sums to their compensations
+	sliceHeader = 24        // bytes from one model's slice header to the next
 )
 
 // Generate returns the text of kernel_amd64.s.

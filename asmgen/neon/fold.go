@@ -16,32 +16,63 @@ func (k kind) foldDoc() []string {
 	return []string{"a = fma(w, x, a)"}
 }
 
-// fold is a = fma(w, x, a), where the vectors x begin at scratch.
+// fold is a = fma(w, x, a), for elements at the address in register first.
 func (g *generator) fold(p part) {
-	wide := scratch
+	atOnce := 8 // vectors of elements, in scratch
 	if g.widen != nil {
-		wide += p.vectors
-		for v := range p.vectors {
-			low, high := g.halves(p, wide+2*v)
-			g.widen(g.emitter, low, high, scratch+v)
+		atOnce = 4
+	}
+	for done := 0; done < p.vectors; done += atOnce {
+		vectors := min(atOnce, p.vectors-done)
+		g.loadElements(p, done, vectors, scratch)
+		if g.widen == nil {
+			for v := range vectors {
+				g.multiplyAdd(scratch+v, done+v)
+			}
+			continue
+		}
+		// The lower halves stay where the elements are, the upper halves follow.
+		for v := range vectors {
+			low, high := scratch+v, scratch+vectors+v
+			if g.used(p) == 1 {
+				high = none
+			}
+			g.widen(g.emitter, low, high, low)
+		}
+		for v := range vectors {
+			g.multiplyAdd(scratch+v, 2*(done+v))
+			if g.used(p) > 1 {
+				g.multiplyAdd(scratch+vectors+v, 2*(done+v)+1)
+			}
 		}
 	}
-	for r := range g.used(p) {
-		g.op("VFMLA", "V%d.%[4]s, V%[2]d.%[4]s, V%[3]d.%[4]s", weight, wide+r, r, g.arrangement())
+}
+
+// multiplyAdd adds to accumulators the products of elements, or of halves that are widened, with the weight.
+func (g *generator) multiplyAdd(elements, accumulators int) {
+	g.op("VFMLA", "V%d.%[4]s, V%[2]d.%[4]s, V%[3]d.%[4]s", weight, elements, accumulators, g.arrangement())
+}
+
+// loadElements loads some of the vectors of p from the address in register first, or the pieces of its only one.
+func (g *generator) loadElements(p part, from, count, r int) {
+	if p.piece > 0 {
+		g.movePieces(load, p, first, second, g.element, r)
+		return
 	}
+	g.move(load, first, from*vectorBytes, r, count)
 }
 
 // foldPairs is, for a sum h and its compensation c:
 //
-//	p = w·x; e = p − w·x exactly; s = h + p; b = s − h
-//	c = c + ((((s − b) − h) + (b − p)) + e)
+//	p = w·x; s = h + p; b = s − h
+//	c = c + ((((s − b) − h) + (b − p)) + e) where e = p − w·x exactly
 //	h = s
+//
+// There are registers for four numbers of each vector. The elements are loaded twice, so that e can take the place of p
+// when that is spent: to load is cheaper than to move p out of the way before.
 func (g *generator) foldPairs(p part) {
-	// The first of as many registers as p has vectors. Those of x, p and b are used again once their numbers are spent:
-	// for s, for b − p, and for the error of s.
 	h, c := 0, p.vectors
-	elements, product, e, b := scratch, scratch+p.vectors, scratch+2*p.vectors, scratch+3*p.vectors
-	s, rest, lost := elements, product, b
+	product, s, b, lost := pairScratch, pairScratch+p.vectors, pairScratch+2*p.vectors, pairScratch+3*p.vectors
 	all := func(write func(v int)) {
 		for v := range p.vectors {
 			write(v)
@@ -50,18 +81,21 @@ func (g *generator) foldPairs(p part) {
 	arithmetic := func(name string, left, right, result int) {
 		all(func(v int) { g.word(name+" v%d.2d, v%d.2d, v%d.2d", result+v, left+v, right+v) })
 	}
+	elements := lost
+	g.loadElements(p, 0, p.vectors, elements)
 	all(func(v int) { g.word("fmul v%d.2d, v%d.2d, v%d.2d", product+v, weight, elements+v) })
-	all(func(v int) { g.op("VMOV", "V%d.B16, V%d.B16", product+v, e+v) })
-	all(func(v int) { g.op("VFMLS", "V%d.D2, V%d.D2, V%d.D2", weight, elements+v, e+v) })
 	arithmetic("fadd", h, product, s)
 	arithmetic("fsub", s, h, b)
-	arithmetic("fsub", b, product, rest)
 	arithmetic("fsub", s, b, lost)
 	arithmetic("fsub", lost, h, lost)
-	arithmetic("fadd", lost, rest, lost)
-	arithmetic("fadd", lost, e, lost)
-	arithmetic("fadd", c, lost, c)
 	all(func(v int) { g.op("VMOV", "V%d.B16, V%d.B16", s+v, h+v) })
+	arithmetic("fsub", b, product, b)
+	elements = s
+	g.loadElements(p, 0, p.vectors, elements)
+	arithmetic("fadd", lost, b, lost)
+	all(func(v int) { g.op("VFMLS", "V%d.D2, V%d.D2, V%d.D2", weight, elements+v, product+v) })
+	arithmetic("fadd", lost, product, lost)
+	arithmetic("fadd", c, lost, c)
 }
 
 // divide divides the accumulators of p by the divisor, or multiplies them with it, if the call says so.
@@ -95,7 +129,7 @@ func (g *generator) divide(p part) {
 //	q = h/divisor; c = (fma(q, divisor, −h) + c)/divisor; h = q
 func (g *generator) dividePairs(p part) {
 	for v := range p.vectors {
-		h, c, r := v, p.vectors+v, scratch+v
+		h, c, r := v, p.vectors+v, pairScratch+v
 		g.op("VEOR", "V%d.B16, V%d.B16, V%d.B16", negativeZero, h, r)
 		g.word("fdiv v%d.2d, v%d.2d, v%d.2d", h, h, divisor)
 		g.op("VFMLA", "V%d.D2, V%d.D2, V%d.D2", divisor, h, r)
@@ -110,7 +144,7 @@ func (g *generator) round(p part) {
 		switch {
 		case g.pair:
 			// h − c, or h where c − c is not zero: where c is not finite.
-			h, c, difference, mask := v, p.vectors+v, scratch+2*v, scratch+2*v+1
+			h, c, difference, mask := v, p.vectors+v, pairScratch+2*v, pairScratch+2*v+1
 			g.word("fsub v%d.2d, v%d.2d, v%d.2d", difference, h, c)
 			g.word("fsub v%d.2d, v%d.2d, v%d.2d", mask, c, c)
 			g.op("VCMTST", "V%d.D2, V%[1]d.D2, V%[1]d.D2", mask)

@@ -5,6 +5,7 @@
 //
 //	last:   when n is not a multiple of lanes: the overlapped last vector, kept in a register
 //	block:  while n ≥ block: accumulators ← −0 or acc; for each model: fold; divide; round; store
+//	few:    the same for a quarter of the block
 //	vector: the same for one vector at a time
 //	tail:   the kept vector is stored
 //
@@ -25,23 +26,23 @@ import (
 
 // What the kernels share with package kernel.
 const (
-	flagStream  = 0        // bit number
-	flagDivide  = 1        // bit number
-	flagScale   = 2        // bit number
-	widerStride = 64 << 10 // bytes from a tile's sums to their compensations
-	sliceHeader = 24       // bytes from one model's slice header to the next
+	flagStream  = 0         // bit number
+	flagDivide  = 1         // bit number
+	flagScale   = 2         // bit number
+	widerStride = 256 << 10 // bytes from a tile's sums to their compensations
+	sliceHeader = 24        // bytes from one model's slice header to the next
 )
 
 const vectorBytes = 16
 
 // Vector registers. Those of the accumulators start at 0.
 const (
-	accumulatorRegisters = 8
-	scratch              = 8 // to 23
-	weight               = 24
-	last                 = 25 // and 26
-	negativeZero         = 27
-	divisor              = 28
+	scratch      = 16 // to 23
+	pairScratch  = 8  // to 23: pairs have fewer accumulators
+	weight       = 24
+	last         = 25 // and 26
+	negativeZero = 27
+	divisor      = 28
 	// 29 to 31: the constants of a kind
 )
 
@@ -177,7 +178,7 @@ func accumulate(g *generator) {
 // body writes what follows the parameters. compute leaves the results of a part in the registers of its accumulators;
 // finish stores them and moves on in what it stores to.
 func (g *generator) body(compute, finish func(part)) {
-	lanes, block := g.lanes(), g.lanes()*g.vectors()
+	lanes := g.lanes()
 	g.op("LSL", "$%d, R%d", bits.TrailingZeros(uint(g.element)), index)
 	for _, register := range slices.Sorted(maps.Keys(g.constants)) {
 		g.op("MOVD", "$0x%08x, R%d", g.constants[register], other)
@@ -198,16 +199,12 @@ func (g *generator) body(compute, finish func(part)) {
 	}
 
 	g.label("blocks")
-	g.op("CMP", "$%d, R%d", block, n)
-	g.op("BLT", "vectors")
 	g.loop(part{name: "block", vectors: g.vectors(), index: index, acc: acc}, compute, finish)
-
-	g.label("vectors")
-	g.op("CMP", "$%d, R%d", lanes, n)
-	g.op("BLT", "tail")
+	if few := g.vectors() / 4; few > 1 {
+		g.loop(part{name: "few", vectors: few, index: index, acc: acc}, compute, finish)
+	}
 	g.loop(part{name: "vector", vectors: 1, index: index, acc: acc}, compute, finish)
 
-	g.label("tail")
 	g.op("CBZ", "R%d, done", n)
 	g.op("SUB", "$%d, R%d, R%d", lanes, n, distance)
 	g.further(g.target, g.targetSize, other)
@@ -238,6 +235,8 @@ func (g *generator) body(compute, finish func(part)) {
 // loop repeats a part while there are as many elements left.
 func (g *generator) loop(p part, compute, finish func(part)) {
 	elements := p.vectors * g.lanes()
+	g.op("CMP", "$%d, R%d", elements, n)
+	g.op("BLT", "%sEnd", p.name)
 	g.label(p.name)
 	compute(p)
 	finish(p)
@@ -245,6 +244,7 @@ func (g *generator) loop(p part, compute, finish func(part)) {
 	g.op("SUB", "$%d, R%d", elements, n)
 	g.op("CMP", "$%d, R%d", elements, n)
 	g.op("BGE", "%s", p.name)
+	g.label(p.name + "End")
 }
 
 // start sets the accumulators to acc, or to −0 when there is none: from −0 the first fused multiply-add gives the
@@ -278,11 +278,6 @@ func (g *generator) foldModels(p part) {
 	g.op("MOVD.P", "%d(R%d), R%d", sliceHeader, nextHeader, first)
 	g.op("VLD1R.P", "%d(R%d), [V%d.%s]", g.accumulator, nextWeight, weight, g.arrangement())
 	g.op("ADD", "R%d, R%d", p.index, first)
-	if p.piece == 0 {
-		g.move(load, first, scratch, p.vectors)
-	} else {
-		g.movePieces(load, p, first, second, g.element, scratch)
-	}
 	if g.pair {
 		g.foldPairs(p)
 	} else {

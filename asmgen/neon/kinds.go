@@ -12,7 +12,7 @@ type kind struct {
 
 	// Where the accumulator is wider than the element: a vector of elements becomes two of accumulators, and they become
 	// one of elements. When only the lower elements of the vector count, high is none.
-	widen  func(e *emitter, low, high, elements int)
+	widen  func(e *emitter, low, high, elements int) // low may be elements
 	narrow func(e *emitter, elements, low, high int) // elements may be low
 
 	constants map[int]uint32 // words that widen or narrow want in all lanes of a register
@@ -41,8 +41,15 @@ func (k kind) registers() int {
 // lanes returns how many elements a vector has.
 func (k kind) lanes() int { return vectorBytes / k.element }
 
-// vectors returns how many vectors of elements a block has.
-func (k kind) vectors() int { return accumulatorRegisters / k.registers() }
+// vectors returns how many vectors of elements a block has. More of them take fewer loads of headers and weights, and the
+// more sums there are, the more of them can be under way at once; adding to a pair is many instructions and takes many
+// registers.
+func (k kind) vectors() int {
+	if k.pair {
+		return 4
+	}
+	return 16 / k.registers()
+}
 
 // arrangement returns the assembler's suffix for a vector of accumulators.
 func (k kind) arrangement() string {
@@ -53,10 +60,10 @@ func (k kind) arrangement() string {
 }
 
 func widenFloat32(e *emitter, low, high, elements int) {
-	e.word("fcvtl v%d.2d, v%d.2s", low, elements)
 	if high != none {
 		e.word("fcvtl2 v%d.2d, v%d.4s", high, elements)
 	}
+	e.word("fcvtl v%d.2d, v%d.2s", low, elements)
 }
 
 func narrowFloat32(e *emitter, elements, low, high int) {
@@ -67,10 +74,10 @@ func narrowFloat32(e *emitter, elements, low, high int) {
 }
 
 func widenFloat16(e *emitter, low, high, elements int) {
-	e.word("fcvtl v%d.4s, v%d.4h", low, elements)
 	if high != none {
 		e.word("fcvtl2 v%d.4s, v%d.8h", high, elements)
 	}
+	e.word("fcvtl v%d.4s, v%d.4h", low, elements)
 }
 
 func narrowFloat16(e *emitter, elements, low, high int) {
@@ -89,10 +96,10 @@ const (
 
 // widenBFloat16 puts a bfloat16 above sixteen zero bits, which makes it a float32.
 func widenBFloat16(e *emitter, low, high, elements int) {
-	e.op("VZIP1", "V%d.H8, V%d.H8, V%d.H8", elements, zero, low)
 	if high != none {
 		e.op("VZIP2", "V%d.H8, V%d.H8, V%d.H8", elements, zero, high)
 	}
+	e.op("VZIP1", "V%d.H8, V%d.H8, V%d.H8", elements, zero, low)
 }
 
 // narrowBFloat16 adds 0x7fff, and 1 where the last bit that stays is set, so that cutting off the lower half rounds to
@@ -102,7 +109,7 @@ func narrowBFloat16(e *emitter, elements, low, high int) {
 		if v == none {
 			continue
 		}
-		rounded, t := scratch+2*v, scratch+2*v+1
+		rounded, t := scratch+2*v%8, scratch+2*v%8+1
 		e.op("VADD", "V%d.S4, V%d.S4, V%d.S4", halfLess, v, rounded)
 		e.op("VSHL", "$15, V%d.S4, V%d.S4", v, t)
 		e.op("VUSRA", "$31, V%d.S4, V%d.S4", t, rounded)

@@ -22,10 +22,10 @@ func (g *generator) storeElements(p part) {
 		}
 		g.op("B", "blockStored")
 		g.label("blockKeep")
-		g.move(store, dst, 0, p.vectors)
+		g.move(store, dst, 0, 0, p.vectors)
 		g.label("blockStored")
 	} else {
-		g.move(store, dst, 0, p.vectors)
+		g.move(store, dst, 0, 0, p.vectors)
 	}
 	g.op("ADD", "$%d, R%d", p.vectors*vectorBytes, dst)
 }
@@ -47,12 +47,12 @@ func (g *generator) moveAccumulators(d direction, p part) {
 // are all sums first, then all compensations.
 func (g *generator) moveResults(d direction, base, r, vectors, each int) {
 	if !g.pair || each == 1 {
-		g.move(d, base, r, vectors*each)
+		g.move(d, base, 0, r, vectors*each)
 		return
 	}
 	g.op("ADD", "$%d, R%d, R%d", widerStride, base, compensation)
-	g.move(d, base, r, vectors)
-	g.move(d, compensation, r+vectors, vectors)
+	g.move(d, base, 0, r, vectors)
+	g.move(d, compensation, 0, r+vectors, vectors)
 }
 
 // A direction says whether registers are loaded or stored.
@@ -63,12 +63,12 @@ const (
 	store direction = true
 )
 
-// move loads or stores consecutive vectors at the address in register base.
-func (g *generator) move(d direction, base, r, count int) {
+// move loads or stores consecutive vectors, offset bytes after the address in register base.
+func (g *generator) move(d direction, base, offset, r, count int) {
 	for i := 0; i < count; i++ {
 		address := fmt.Sprintf("(R%d)", base)
-		if i > 0 {
-			address = fmt.Sprintf("%d(R%d)", i*vectorBytes, base)
+		if o := offset + i*vectorBytes; o > 0 {
+			address = fmt.Sprintf("%d(R%d)", o, base)
 		}
 		if i+1 < count {
 			registers := fmt.Sprintf("(F%d, F%d)", r+i, r+i+1)

@@ -53,3 +53,6 @@ func preferredAVX512(vendor cpuid.Vendor, family int) (cached, past Choice) {
 
 // LastLevelCache returns the size in bytes of the last-level cache that one core can use, or 0 where it is not known.
 func LastLevelCache() int { return max(cpuid.CPU.Cache.L3, 0) }
+
+// SecondLevelCache returns the size in bytes of the second-level cache of a core, or 0 where it is not known.
+func SecondLevelCache() int { return max(cpuid.CPU.Cache.L2, 0) }

@@ -9,3 +9,6 @@ func preferred() (cached, past Choice) { return all(NEON), all(NEON) }
 
 // LastLevelCache returns 0: the size is not to be had without privileges.
 func LastLevelCache() int { return 0 }
+
+// SecondLevelCache returns 0, for the same reason.
+func SecondLevelCache() int { return 0 }

@@ -104,8 +104,11 @@ func TestWidest(t *testing.T) {
 	}
 }
 
-func TestLastLevelCache(t *testing.T) {
+func TestCaches(t *testing.T) {
 	if size := LastLevelCache(); size < 0 {
 		t.Errorf("LastLevelCache() = %d, want 0 or more", size)
+	}
+	if size := SecondLevelCache(); size < 0 {
+		t.Errorf("SecondLevelCache() = %d, want 0 or more", size)
 	}
 }

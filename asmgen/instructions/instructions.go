@@ -1,0 +1,188 @@
+// Package instructions finds the main loops in the assembly of package kernel and counts their instructions.
+//
+// The main loop of a function is the one over its largest blocks of elements. The loop over the models lies inside it,
+// and around that stands what is done once for a block:
+//
+//	block:     start from −0 or from accumulators                   Start
+//	models:    for each model: load and fold its elements           Model
+//	folded:    divide or scale, if the call says so                 Divide
+//	divided:   round to elements                                    Round
+//	           store, past the caches if the call says so           Store
+//	stored:    move on to the next block                            Advance
+package instructions
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A Loop is the main loop of a function.
+type Loop struct {
+	Function       string // such as "weightedSumFloat32AVX512"
+	Elements       int    // in a block
+	first          int    // number of the first line in lines
+	lines          []line
+	models, folded int // the loop over the models is lines[models:folded]
+}
+
+// A line is a line of a block.
+type line struct {
+	label       string // without what makes it unique: "models" for models14 and blockModels; "" if there is none
+	instruction string // "" if there is none
+}
+
+var (
+	labelLine = regexp.MustCompile(`^(\w+):$`)
+	// A number makes a label unique in a function of kernel_amd64.s, a prefix in one of kernel_arm64.s.
+	labelName = regexp.MustCompile(`^(?:block)?([A-Za-z]+?)\d*$`)
+	immediate = regexp.MustCompile(`^CMPQ? .*\$\+?(\d+)`)
+)
+
+// Loops returns the main loops of all functions in a file of package kernel, in their order. It fails if a function has
+// none.
+func Loops(assembly string) ([]Loop, error) {
+	var loops []Loop
+	function, inBlock := "", false
+	for i, text := range strings.Split(assembly, "\n") {
+		text, _, _ = strings.Cut(text, "//")
+		text = strings.TrimSpace(text)
+		if name, isFunction := strings.CutPrefix(text, "TEXT ·"); isFunction {
+			if inBlock || function != "" {
+				return nil, fmt.Errorf("%s has no main loop", function)
+			}
+			function, _, _ = strings.Cut(name, "(SB)")
+			continue
+		}
+		label := labelLine.FindStringSubmatch(text)
+		if function != "" && !inBlock && label != nil && labelName.FindStringSubmatch(label[1])[1] == "block" {
+			loops, inBlock = append(loops, Loop{Function: function, first: i + 1}), true
+		}
+		if !inBlock {
+			continue
+		}
+		loop := &loops[len(loops)-1]
+		switch {
+		case text == "":
+			loop.lines = append(loop.lines, line{})
+		case label != nil:
+			name := strings.ToLower(labelName.FindStringSubmatch(label[1])[1])
+			switch name {
+			case "models":
+				loop.models = len(loop.lines)
+			case "folded":
+				loop.folded = len(loop.lines)
+			}
+			loop.lines = append(loop.lines, line{label: name})
+		default:
+			loop.lines = append(loop.lines, line{instruction: text})
+			if m := immediate.FindStringSubmatch(text); m != nil {
+				loop.Elements, _ = strconv.Atoi(m[1])
+			}
+			if _, target := branch(text); target == "block" {
+				if loop.models == 0 || loop.folded <= loop.models || loop.Elements == 0 {
+					return nil, fmt.Errorf("%s has no loop over models in its main loop", function)
+				}
+				function, inBlock = "", false
+			}
+		}
+	}
+	if function != "" {
+		return nil, fmt.Errorf("%s has no main loop", function)
+	}
+	return loops, nil
+}
+
+// ModelLines returns the first and the last line number of the loop over the models, counted from 1.
+func (l *Loop) ModelLines() (first, last int) {
+	return l.first + l.models + 1, l.first + l.folded - 1
+}
+
+// A Call is what a call asks for that changes the way through a block.
+type Call struct {
+	Continue bool // start from accumulators
+	Divide   bool
+	Scale    bool
+	Stream   bool // store past the caches
+}
+
+// A Count is how many instructions are executed in one block.
+type Count struct {
+	Model                                int // for each model
+	Start, Divide, Round, Store, Advance int // once
+}
+
+// Count follows a call of one model through the block.
+func (l *Loop) Count(call Call) (Count, error) {
+	var count Count
+	phases := map[string]*int{
+		"block": &count.Start, "fresh": &count.Start, "clear": &count.Start, "started": &count.Start,
+		"models": &count.Model,
+		"folded": &count.Divide, "scale": &count.Divide,
+		"divided": &count.Round,
+		"past":    &count.Store, "keep": &count.Store,
+		"stored": &count.Advance,
+	}
+	if !slices.ContainsFunc(l.lines, func(line line) bool { return line.label == "divided" }) {
+		phases["folded"] = &count.Store // accumulators
+	}
+	// Where a conditional branch goes is a matter of what it branches to.
+	taken := map[string]bool{
+		"fresh": !call.Continue, "clear": !call.Continue,
+		"folded": false, "models": false,
+		"scale": call.Scale, "divided": !call.Divide && !call.Scale,
+		"past": call.Stream, "keep": !call.Stream,
+	}
+	var phase *int
+	for i := 0; i < len(l.lines); i++ {
+		switch text := l.lines[i].instruction; {
+		case l.lines[i].label != "":
+			phase = phases[l.lines[i].label]
+			if phase == nil {
+				return count, fmt.Errorf("%s: label %s has no meaning here", l.Function, l.lines[i].label)
+			}
+		case text != "":
+			*phase++
+			condition, target := branch(text)
+			if target == "" || target == "block" {
+				continue
+			}
+			if target == "past" || target == "keep" {
+				phase = &count.Store
+			}
+			if jump, known := taken[target]; condition && !known {
+				return count, fmt.Errorf("%s: %s has no meaning here", l.Function, text)
+			} else if condition && !jump {
+				continue
+			}
+			for l.lines[i].label != target {
+				if i++; i == len(l.lines) {
+					return count, fmt.Errorf("%s: label %s is not in the block", l.Function, target)
+				}
+			}
+			i--
+		}
+	}
+	return count, nil
+}
+
+// branch returns the label that an instruction branches to and whether it does so on a condition: no label if it is not a
+// branch.
+func branch(instruction string) (condition bool, label string) {
+	fields := strings.Fields(instruction)
+	switch mnemonic := fields[0]; {
+	case mnemonic == "JMP", mnemonic == "B":
+	case mnemonic[0] == 'J', mnemonic == "BGE", mnemonic == "BLT", mnemonic == "BEQ", mnemonic == "BNE",
+		strings.HasPrefix(mnemonic, "CB"), strings.HasPrefix(mnemonic, "TB"):
+		condition = true
+	default:
+		return false, ""
+	}
+	m := labelName.FindStringSubmatch(fields[len(fields)-1])
+	if m == nil {
+		return condition, fields[len(fields)-1]
+	}
+	return condition, strings.ToLower(m[1])
+}

@@ -1,0 +1,198 @@
+package instructions_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"text/tabwriter"
+
+	"github.com/modelavg/modelavg/asmgen/amd64"
+	"github.com/modelavg/modelavg/asmgen/instructions"
+	"github.com/modelavg/modelavg/asmgen/neon"
+)
+
+const (
+	expectedFile = "testdata/instructions.txt"
+	page         = "../../docs/instructions.md"
+	pageBegin    = "<!-- go test ./asmgen/instructions -update writes this table -->\n\n"
+	pageEnd      = "\n<!-- end -->\n"
+)
+
+var update = flag.Bool("update", false, "rewrite the tables of instructions")
+
+// TestInstructions fails when a main loop has more or fewer instructions than testdata/instructions.txt says. Where that
+// is meant, "go test ./asmgen/instructions -update" rewrites the file.
+func TestInstructions(t *testing.T) {
+	got := table(t, mainLoops(t))
+	if *update {
+		if err := os.WriteFile(expectedFile, []byte(got), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(expectedFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gotLines, wantLines := strings.Split(got, "\n"), strings.Split(string(text), "\n")
+	if len(gotLines) != len(wantLines) {
+		t.Errorf("%d lines, want %d", len(gotLines), len(wantLines))
+	}
+	for i := range min(len(gotLines), len(wantLines)) {
+		if gotLines[i] != wantLines[i] {
+			t.Errorf("line %d of %s:\n      %s\n got  %s\n want %s", i+1, expectedFile, wantLines[0], gotLines[i], wantLines[i])
+		}
+	}
+	if t.Failed() {
+		t.Logf("if that is meant: go test ./asmgen/instructions -update, and go run ./asmgen/mca for the tables in %s", page)
+	}
+}
+
+// TestPage compares the summary in docs/instructions.md with the loops.
+func TestPage(t *testing.T) {
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, begins := strings.Cut(string(text), pageBegin)
+	old, after, ends := strings.Cut(rest, pageEnd)
+	if !begins || !ends {
+		t.Fatalf("%s has no lines %q and %q", page, pageBegin, pageEnd)
+	}
+	summary := summary(t, mainLoops(t))
+	if *update {
+		if err := os.WriteFile(page, []byte(before+pageBegin+summary+pageEnd+after), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	} else if old != summary {
+		t.Errorf("%s has\n%s\nwant\n%s\nif that is meant: go test ./asmgen/instructions -update", page, old, summary)
+	}
+}
+
+// mainLoops returns those of the committed assembly, which must be what the generators write.
+func mainLoops(t *testing.T) []instructions.Loop {
+	t.Helper()
+	var all []instructions.Loop
+	for _, file := range []struct {
+		name     string
+		generate func() ([]byte, error)
+	}{
+		{"kernel_amd64.s", amd64.Generate},
+		{"kernel_arm64.s", neon.Generate},
+	} {
+		assembly, err := os.ReadFile("../../kernel/" + file.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if generated, err := file.generate(); err != nil || !bytes.Equal(generated, assembly) {
+			t.Fatalf("%s differs from what the generator writes (error %v): run \"go generate ./kernel\"", file.name, err)
+		}
+		loops, err := instructions.Loops(string(assembly))
+		if err != nil {
+			t.Fatalf("%s: %v", file.name, err)
+		}
+		if want := bytes.Count(assembly, []byte("\nTEXT ")); len(loops) != want || want == 0 {
+			t.Fatalf("%s: %d main loops in %d functions", file.name, len(loops), want)
+		}
+		all = append(all, loops...)
+	}
+	return all
+}
+
+func count(t *testing.T, l instructions.Loop, call instructions.Call) instructions.Count {
+	t.Helper()
+	c, err := l.Count(call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// plain counts the way of a sum without a divisor that is stored through the caches, and adds up what is done once.
+func plain(t *testing.T, l instructions.Loop) (c instructions.Count, once int) {
+	t.Helper()
+	c = count(t, l, instructions.Call{Continue: strings.HasPrefix(l.Function, "accumulate")})
+	return c, c.Start + c.Divide + c.Round + c.Store + c.Advance
+}
+
+// table has the counts of all ways through every loop.
+func table(t *testing.T, loops []instructions.Loop) string {
+	t.Helper()
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "function\telements\tmodel\tan element\tstart\tcontinue\t"+
+		"no divisor\tdivide\tscale\tround\tstore\tstream\tadvance\tan element\t")
+	for _, l := range loops {
+		sum, once := plain(t, l)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%.3f\t", l.Function, l.Elements, sum.Model, float64(sum.Model)/float64(l.Elements))
+		if strings.HasPrefix(l.Function, "accumulate") {
+			fmt.Fprintf(w, "\t%d\t\t\t\t\t%d\t\t%d\t", sum.Start, sum.Store, sum.Advance)
+		} else {
+			fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t",
+				sum.Start, count(t, l, instructions.Call{Continue: true}).Start, sum.Divide,
+				count(t, l, instructions.Call{Divide: true}).Divide, count(t, l, instructions.Call{Scale: true}).Divide,
+				sum.Round, sum.Store, count(t, l, instructions.Call{Stream: true}).Store, sum.Advance)
+		}
+		fmt.Fprintf(w, "%.3f\t\n", float64(once)/float64(l.Elements))
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return text.String()
+}
+
+// summary is a Markdown table of what weightedSum executes for an element.
+func summary(t *testing.T, loops []instructions.Loop) string {
+	t.Helper()
+	var text strings.Builder
+	text.WriteString("| kind | instruction set | elements in a block | an element of a model | an element, once |\n")
+	text.WriteString("|---|---|---:|---:|---:|\n")
+	for _, l := range loops {
+		name, isSum := strings.CutPrefix(l.Function, "weightedSum")
+		if !isSum {
+			continue
+		}
+		sum, once := plain(t, l)
+		for _, isa := range []string{"AVX512", "AVX2", "NEON"} {
+			if kind, found := strings.CutSuffix(name, isa); found {
+				fmt.Fprintf(&text, "| %s | %s | %d | %.3f | %.3f |\n", kind, isa, l.Elements,
+					float64(sum.Model)/float64(l.Elements), float64(once)/float64(l.Elements))
+			}
+		}
+	}
+	return text.String()
+}
+
+// TestErrors checks that assembly of another shape is not counted wrongly.
+func TestErrors(t *testing.T) {
+	for _, test := range []struct {
+		assembly, want string
+	}{
+		{"TEXT ·f(SB), NOSPLIT, $0-8\n\tRET\n", "f has no main loop"},
+		{"TEXT ·f(SB), NOSPLIT, $0-8\n\tRET\nTEXT ·g(SB), NOSPLIT, $0-8\n\tRET\n", "f has no main loop"},
+		{"TEXT ·f(SB), NOSPLIT, $0-8\nblock1:\n\tCMPQ BX, $+8\n\tJGE block1\n", "f has no loop over models in its main loop"},
+	} {
+		if _, err := instructions.Loops(test.assembly); err == nil || err.Error() != test.want {
+			t.Errorf("%q: error %v, want %s", test.assembly, err, test.want)
+		}
+	}
+	const models = "models2:\n\tDECQ R8\n\tJNZ models2\nfolded3:\n"
+	for _, test := range []struct {
+		block, want string
+	}{
+		{models + "other4:\n\tRET\n", "f: label other has no meaning here"},
+		{"\tJZ other4\n" + models, "f: JZ other4 has no meaning here"},
+		{"\tJMP stored4\n" + models, "f: label stored is not in the block"},
+	} {
+		loops, err := instructions.Loops("TEXT ·f(SB), NOSPLIT, $0-8\nblock1:\n" + test.block + "\tCMPQ BX, $+8\n\tJGE block1\n")
+		if err != nil {
+			t.Errorf("%q: %v", test.block, err)
+			continue
+		}
+		if _, err := loops[0].Count(instructions.Call{}); err == nil || err.Error() != test.want {
+			t.Errorf("%q: error %v, want %s", test.block, err, test.want)
+		}
+	}
+}
