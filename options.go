@@ -21,7 +21,8 @@ const (
 	DefaultAccumulation Accumulation = iota
 
 	// Wider sums in a format with at least twice the bits, so that a result is rounded in effect once. For float32 it
-	// costs little when few models come from memory; docs/performance.md has the figures. For float64 the sum is double-double, in pairs of float64.
+	// costs little when few models come from memory; docs/performance.md has the figures. For float64 the sum is
+	// double-double, in pairs of float64.
 	Wider
 
 	// Native sums in the element type, by fused multiply-adds. For float32 it is the fastest when the models lie in the
