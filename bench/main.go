@@ -58,6 +58,7 @@ type flags struct {
 	pages       string
 	memory      float64
 	chartModels int
+	baseline    string
 }
 
 func parseFlags(arguments []string, output io.Writer) (f flags, err error) {
@@ -76,6 +77,7 @@ func parseFlags(arguments []string, output io.Writer) (f flags, err error) {
 	set.BoolVar(&f.check, "check", false, "measure nothing: only check that all libraries compute the same")
 	set.StringVar(&f.pages, "hugepages", "system", "transparent huge pages: on, off, or as the `system` says")
 	set.Float64Var(&f.memory, "memory", 12, "leave out what needs more than this many `GiB`")
+	set.StringVar(&f.baseline, "baseline", "", "compare with the results of the same processor in this `directory`")
 	set.IntVar(&f.chartModels, "chart-models", 4, "number of models in the charts of speed against size")
 	set.Usage = func() {
 		fmt.Fprintf(output, "Usage: go run ./bench [flags]\n\n")
@@ -113,6 +115,9 @@ func parseFlags(arguments []string, output io.Writer) (f flags, err error) {
 		if k < 2 {
 			errs[2] = fmt.Errorf("-models: got %d, want at least 2", k)
 		}
+	}
+	if f.baseline != "" && errs[5] == nil {
+		errs[5] = checkDirectory(f.baseline)
 	}
 	for _, err := range errs {
 		if err != nil {
@@ -267,5 +272,9 @@ func report(f flags, stdout io.Writer) (err error) {
 	}
 	r.summary().write(stdout)
 	fmt.Fprintf(stdout, "%s and %d charts beside it\n", path, len(charts))
-	return nil
+	if f.baseline == "" {
+		return nil
+	}
+	fmt.Fprintln(stdout)
+	return r.writeComparison(stdout, f.baseline)
 }
