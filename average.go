@@ -63,7 +63,7 @@ func WeightedMean[T Element](dst []T, models [][]T, weights []float64, options .
 	if err := weighting.Check(weights, len(models)); err != nil {
 		return fmt.Errorf("modelavg: %w", err)
 	}
-	return sum(dst, models, weights, s)
+	return sum(dst, models, unsafe.SliceData(weights), s)
 }
 
 // ExponentialMean sets every dst[i] to the exponentially weighted mean of models[0][i], the oldest, to the newest,
@@ -89,7 +89,7 @@ func ExponentialMean[T Element](dst []T, models [][]T, decay float64, options ..
 	if err != nil {
 		return fmt.Errorf("modelavg: %w", err)
 	}
-	return sum(dst, models, weights, s)
+	return sum(dst, models, unsafe.SliceData(weights), s)
 }
 
 // WeightedSum sets every dst[i] to the sum of models[0][i], models[1][i], … with the given coefficients, one per model:
@@ -119,7 +119,7 @@ func WeightedSum[T Element](dst []T, models [][]T, coefficients []float64, optio
 		return fmt.Errorf("modelavg: %w: got %d coefficients for %d models, want one per model",
 			ErrWeightCount, len(coefficients), len(models))
 	}
-	return sum(dst, models, coefficients, s)
+	return sum(dst, models, unsafe.SliceData(coefficients), s)
 }
 
 // checkModels reports an error unless there is a model, every model is as long as dst, and none overlaps dst without
@@ -144,10 +144,18 @@ func checkModels[T Element](dst []T, models [][]T) error {
 	return nil
 }
 
-// sum checks the weights' values, takes out the models that have none, and runs the rest. The number of weights and
-// the models have been checked.
-func sum[T Element](dst []T, models [][]T, weights []float64, s settings) error {
+// sum checks the values of the weights, one a model, takes out the models that have none, and runs the rest. The models
+// have been checked.
+//
+// The weights come as a pointer, here and below: a third slice would find no more registers, and be read back from the
+// stack before it has arrived there, which takes as long as the average of a few elements.
+func sum[T Element](dst []T, models [][]T, first *float64, s settings) error {
 	narrow := accumulatesInFloat32[T](s.accumulation)
+	weights := unsafe.Slice(first, len(models))
+	if ordinary(weights, narrow) {
+		run(dst, models, first, s)
+		return nil
+	}
 	zeros := 0
 	for k, w := range weights {
 		if math.IsNaN(w) || math.IsInf(w, 0) {
@@ -159,15 +167,28 @@ func sum[T Element](dst []T, models [][]T, weights []float64, s settings) error 
 			return fmt.Errorf("modelavg: %w: weight %d is %v, want at most %v, for sums in float32", ErrWeight, k, w, math.MaxFloat32)
 		}
 	}
-	switch zeros {
-	case 0:
-		run(dst, models, weights, s)
-	case len(models):
+	if zeros == len(models) {
 		clear(dst)
-	default:
+	} else {
 		runNonzero(dst, models, weights, narrow, s)
 	}
 	return nil
+}
+
+// ordinary reports whether all weights are finite, and not zero, in the accumulator. It says in a few instructions of
+// almost every call that there is nothing to look at more closely.
+func ordinary(weights []float64, narrow bool) bool {
+	for _, w := range weights {
+		// A number less itself is zero unless it is infinite or NaN.
+		if narrow {
+			if v := float32(w); v == 0 || v-v != 0 {
+				return false
+			}
+		} else if w == 0 || w-w != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // rounded returns w as the accumulator takes it.
@@ -191,7 +212,7 @@ func runNonzero[T Element](dst []T, models [][]T, weights []float64, narrow bool
 			x, w = append(x, m), append(w, weights[k])
 		}
 	}
-	run(dst, x, w, s)
+	run(dst, x, unsafe.SliceData(w), s)
 }
 
 // workerBytes is the least output of a worker: less is done before another goroutine has started.
@@ -201,27 +222,26 @@ const workerBytes = 64 << 10
 // workers write to one of them.
 const lineBytes = 64
 
-// run applies the weights to the models; without weights it takes the mean.
-func run[T Element](dst []T, models [][]T, weights []float64, s settings) {
-	workers := s.workers
-	if workers > 1 {
-		workers = min(workers, len(dst)/(workerBytes/int(unsafe.Sizeof(*new(T)))))
+// run applies the weights to the models, of which there is one at least; without weights it takes the mean.
+func run[T Element](dst []T, models [][]T, weights *float64, s settings) {
+	if s.workers > 1 {
+		if workers := min(s.workers, len(dst)/(workerBytes/int(unsafe.Sizeof(*new(T))))); workers > 1 {
+			divide(dst, models, weights, workers, s.accumulation)
+			return
+		}
 	}
-	if workers > 1 {
-		divide(dst, models, weights, workers, s.accumulation)
-	} else {
-		apply(dst, models, weights, s.accumulation)
-	}
+	apply(dst, models, weights, s.accumulation)
 }
 
 // divide is apply on several goroutines. They get copies of the weights and of the models' headers, so that the
 // compiler can leave the caller's on its stack, in calls that start no goroutine as well.
-func divide[T Element](dst []T, models [][]T, weights []float64, workers int, a Accumulation) {
+func divide[T Element](dst []T, models [][]T, weights *float64, workers int, a Accumulation) {
 	elementSize := int(unsafe.Sizeof(*new(T)))
-	var shared []float64 // nil for the mean; not slices.Clone, whose result may be its argument for the compiler
+	var shared *float64 // nil for the mean; not slices.Clone, whose result may be its argument for the compiler
 	if weights != nil {
-		shared = make([]float64, len(weights))
-		copy(shared, weights)
+		clone := make([]float64, len(models))
+		copy(clone, unsafe.Slice(weights, len(models)))
+		shared = &clone[0]
 	}
 	type part struct {
 		dst    []T
@@ -300,19 +320,23 @@ func (p *workerPanic) Unwrap() error {
 
 // accumulatesInFloat32 reports whether sums of T are held in float32.
 func accumulatesInFloat32[T Element](a Accumulation) bool {
-	switch any(*new(T)).(type) {
-	case float64:
+	switch unsafe.Sizeof(*new(T)) { // known when compiling, other than the type
+	case 8:
 		return false
-	case float32:
+	case 4:
 		return a == Native
 	}
 	return true
 }
 
-// apply calls the kernel of T for the whole of dst; weights == nil stands for the mean.
-func apply[T Element](dst []T, models [][]T, weights []float64, a Accumulation) {
-	switch any(*new(T)).(type) {
-	case float32:
+// apply calls the kernel of T for the whole of dst; no weights stand for the mean.
+func apply[T Element](dst []T, models [][]T, first *float64, a Accumulation) {
+	var weights []float64
+	if first != nil {
+		weights = unsafe.Slice(first, len(models))
+	}
+	switch unsafe.Sizeof(*new(T)) { // known when compiling, other than the type
+	case 4:
 		d, x := recast[float32](dst, models)
 		switch {
 		case weights == nil && a == Native:
@@ -324,7 +348,7 @@ func apply[T Element](dst []T, models [][]T, weights []float64, a Accumulation) 
 		default:
 			kernel.WeightedSumFloat32(d, x, weights)
 		}
-	case float64:
+	case 8:
 		d, x := recast[float64](dst, models)
 		switch {
 		case weights == nil && a == Wider:
@@ -336,18 +360,17 @@ func apply[T Element](dst []T, models [][]T, weights []float64, a Accumulation) 
 		default:
 			kernel.WeightedSumFloat64(d, x, weights)
 		}
-	case Float16:
+	default:
 		d, x := recast[uint16](dst, models)
-		if weights == nil {
+		_, isFloat16 := any(*new(T)).(Float16)
+		switch {
+		case weights == nil && isFloat16:
 			kernel.MeanFloat16(d, x)
-		} else {
-			kernel.WeightedSumFloat16(d, x, weights)
-		}
-	case BFloat16:
-		d, x := recast[uint16](dst, models)
-		if weights == nil {
+		case weights == nil:
 			kernel.MeanBFloat16(d, x)
-		} else {
+		case isFloat16:
+			kernel.WeightedSumFloat16(d, x, weights)
+		default:
 			kernel.WeightedSumBFloat16(d, x, weights)
 		}
 	}
