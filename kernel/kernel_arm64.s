@@ -51,13 +51,13 @@ lastStarted:
 lastModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
-	WORD    $0x4e617a11           // fcvtl2 v17.2d, v16.4s
-	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
-	VFMLA   V24.D2, V16.D2, V0.D2
-	VFMLA   V24.D2, V17.D2, V1.D2
+	WORD    $0x4e617a11     // fcvtl2 v17.2d, v16.4s
+	WORD    $0x0e617a10     // fcvtl v16.2d, v16.2s
+	WORD    $0x4fd81200     // fmla v0.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81221     // fmla v1.2d, v17.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -121,44 +121,44 @@ blockStarted:
 blockModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
-	WORD    $0x4e617a14            // fcvtl2 v20.2d, v16.4s
-	WORD    $0x0e617a10            // fcvtl v16.2d, v16.2s
-	WORD    $0x4e617a35            // fcvtl2 v21.2d, v17.4s
-	WORD    $0x0e617a31            // fcvtl v17.2d, v17.2s
-	WORD    $0x4e617a56            // fcvtl2 v22.2d, v18.4s
-	WORD    $0x0e617a52            // fcvtl v18.2d, v18.2s
-	WORD    $0x4e617a77            // fcvtl2 v23.2d, v19.4s
-	WORD    $0x0e617a73            // fcvtl v19.2d, v19.2s
-	VFMLA   V24.D2, V16.D2, V0.D2
-	VFMLA   V24.D2, V20.D2, V1.D2
-	VFMLA   V24.D2, V17.D2, V2.D2
-	VFMLA   V24.D2, V21.D2, V3.D2
-	VFMLA   V24.D2, V18.D2, V4.D2
-	VFMLA   V24.D2, V22.D2, V5.D2
-	VFMLA   V24.D2, V19.D2, V6.D2
-	VFMLA   V24.D2, V23.D2, V7.D2
+	WORD    $0x4e617a14         // fcvtl2 v20.2d, v16.4s
+	WORD    $0x0e617a10         // fcvtl v16.2d, v16.2s
+	WORD    $0x4e617a35         // fcvtl2 v21.2d, v17.4s
+	WORD    $0x0e617a31         // fcvtl v17.2d, v17.2s
+	WORD    $0x4e617a56         // fcvtl2 v22.2d, v18.4s
+	WORD    $0x0e617a52         // fcvtl v18.2d, v18.2s
+	WORD    $0x4e617a77         // fcvtl2 v23.2d, v19.4s
+	WORD    $0x0e617a73         // fcvtl v19.2d, v19.2s
+	WORD    $0x4fd81200         // fmla v0.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81281         // fmla v1.2d, v20.2d, v24.d[0]
+	WORD    $0x4fd81222         // fmla v2.2d, v17.2d, v24.d[0]
+	WORD    $0x4fd812a3         // fmla v3.2d, v21.2d, v24.d[0]
+	WORD    $0x4fd81244         // fmla v4.2d, v18.2d, v24.d[0]
+	WORD    $0x4fd812c5         // fmla v5.2d, v22.2d, v24.d[0]
+	WORD    $0x4fd81266         // fmla v6.2d, v19.2d, v24.d[0]
+	WORD    $0x4fd812e7         // fmla v7.2d, v23.2d, v24.d[0]
 	FLDPQ   64(R11), (F16, F17)
 	FLDPQ   96(R11), (F18, F19)
-	WORD    $0x4e617a14            // fcvtl2 v20.2d, v16.4s
-	WORD    $0x0e617a10            // fcvtl v16.2d, v16.2s
-	WORD    $0x4e617a35            // fcvtl2 v21.2d, v17.4s
-	WORD    $0x0e617a31            // fcvtl v17.2d, v17.2s
-	WORD    $0x4e617a56            // fcvtl2 v22.2d, v18.4s
-	WORD    $0x0e617a52            // fcvtl v18.2d, v18.2s
-	WORD    $0x4e617a77            // fcvtl2 v23.2d, v19.4s
-	WORD    $0x0e617a73            // fcvtl v19.2d, v19.2s
-	VFMLA   V24.D2, V16.D2, V8.D2
-	VFMLA   V24.D2, V20.D2, V9.D2
-	VFMLA   V24.D2, V17.D2, V10.D2
-	VFMLA   V24.D2, V21.D2, V11.D2
-	VFMLA   V24.D2, V18.D2, V12.D2
-	VFMLA   V24.D2, V22.D2, V13.D2
-	VFMLA   V24.D2, V19.D2, V14.D2
-	VFMLA   V24.D2, V23.D2, V15.D2
+	WORD    $0x4e617a14         // fcvtl2 v20.2d, v16.4s
+	WORD    $0x0e617a10         // fcvtl v16.2d, v16.2s
+	WORD    $0x4e617a35         // fcvtl2 v21.2d, v17.4s
+	WORD    $0x0e617a31         // fcvtl v17.2d, v17.2s
+	WORD    $0x4e617a56         // fcvtl2 v22.2d, v18.4s
+	WORD    $0x0e617a52         // fcvtl v18.2d, v18.2s
+	WORD    $0x4e617a77         // fcvtl2 v23.2d, v19.4s
+	WORD    $0x0e617a73         // fcvtl v19.2d, v19.2s
+	WORD    $0x4fd81208         // fmla v8.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81289         // fmla v9.2d, v20.2d, v24.d[0]
+	WORD    $0x4fd8122a         // fmla v10.2d, v17.2d, v24.d[0]
+	WORD    $0x4fd812ab         // fmla v11.2d, v21.2d, v24.d[0]
+	WORD    $0x4fd8124c         // fmla v12.2d, v18.2d, v24.d[0]
+	WORD    $0x4fd812cd         // fmla v13.2d, v22.2d, v24.d[0]
+	WORD    $0x4fd8126e         // fmla v14.2d, v19.2d, v24.d[0]
+	WORD    $0x4fd812ef         // fmla v15.2d, v23.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -264,17 +264,17 @@ fewStarted:
 fewModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
-	WORD    $0x4e617a12           // fcvtl2 v18.2d, v16.4s
-	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
-	WORD    $0x4e617a33           // fcvtl2 v19.2d, v17.4s
-	WORD    $0x0e617a31           // fcvtl v17.2d, v17.2s
-	VFMLA   V24.D2, V16.D2, V0.D2
-	VFMLA   V24.D2, V18.D2, V1.D2
-	VFMLA   V24.D2, V17.D2, V2.D2
-	VFMLA   V24.D2, V19.D2, V3.D2
+	WORD    $0x4e617a12       // fcvtl2 v18.2d, v16.4s
+	WORD    $0x0e617a10       // fcvtl v16.2d, v16.2s
+	WORD    $0x4e617a33       // fcvtl2 v19.2d, v17.4s
+	WORD    $0x0e617a31       // fcvtl v17.2d, v17.2s
+	WORD    $0x4fd81200       // fmla v0.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81241       // fmla v1.2d, v18.2d, v24.d[0]
+	WORD    $0x4fd81222       // fmla v2.2d, v17.2d, v24.d[0]
+	WORD    $0x4fd81263       // fmla v3.2d, v19.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, fewModels
 
@@ -328,13 +328,13 @@ vectorStarted:
 vectorModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
-	WORD    $0x4e617a11           // fcvtl2 v17.2d, v16.4s
-	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
-	VFMLA   V24.D2, V16.D2, V0.D2
-	VFMLA   V24.D2, V17.D2, V1.D2
+	WORD    $0x4e617a11       // fcvtl2 v17.2d, v16.4s
+	WORD    $0x0e617a10       // fcvtl v16.2d, v16.2s
+	WORD    $0x4fd81200       // fmla v0.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81221       // fmla v1.2d, v17.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -392,15 +392,15 @@ small2Started:
 small2Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	ADD     R13<<2, R11, R12
 	FMOVD   (R11), F16
 	VLD1    (R12), V16.D[1]
-	WORD    $0x4e617a11           // fcvtl2 v17.2d, v16.4s
-	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
-	VFMLA   V24.D2, V16.D2, V0.D2
-	VFMLA   V24.D2, V17.D2, V1.D2
+	WORD    $0x4e617a11       // fcvtl2 v17.2d, v16.4s
+	WORD    $0x0e617a10       // fcvtl v16.2d, v16.2s
+	WORD    $0x4fd81200       // fmla v0.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81221       // fmla v1.2d, v17.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -442,11 +442,11 @@ small1Started:
 small1Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FMOVS   (R11), F16
-	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
-	VFMLA   V24.D2, V16.D2, V0.D2
+	WORD    $0x0e617a10       // fcvtl v16.2d, v16.2s
+	WORD    $0x4fd81200       // fmla v0.2d, v16.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -494,13 +494,13 @@ TEXT ·accumulateFloat32NEON(SB), NOSPLIT, $0-48
 lastModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
-	WORD    $0x4e617a11           // fcvtl2 v17.2d, v16.4s
-	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
-	VFMLA   V24.D2, V16.D2, V0.D2
-	VFMLA   V24.D2, V17.D2, V1.D2
+	WORD    $0x4e617a11     // fcvtl2 v17.2d, v16.4s
+	WORD    $0x0e617a10     // fcvtl v16.2d, v16.2s
+	WORD    $0x4fd81200     // fmla v0.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81221     // fmla v1.2d, v17.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -529,44 +529,44 @@ block:
 blockModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
-	WORD    $0x4e617a14            // fcvtl2 v20.2d, v16.4s
-	WORD    $0x0e617a10            // fcvtl v16.2d, v16.2s
-	WORD    $0x4e617a35            // fcvtl2 v21.2d, v17.4s
-	WORD    $0x0e617a31            // fcvtl v17.2d, v17.2s
-	WORD    $0x4e617a56            // fcvtl2 v22.2d, v18.4s
-	WORD    $0x0e617a52            // fcvtl v18.2d, v18.2s
-	WORD    $0x4e617a77            // fcvtl2 v23.2d, v19.4s
-	WORD    $0x0e617a73            // fcvtl v19.2d, v19.2s
-	VFMLA   V24.D2, V16.D2, V0.D2
-	VFMLA   V24.D2, V20.D2, V1.D2
-	VFMLA   V24.D2, V17.D2, V2.D2
-	VFMLA   V24.D2, V21.D2, V3.D2
-	VFMLA   V24.D2, V18.D2, V4.D2
-	VFMLA   V24.D2, V22.D2, V5.D2
-	VFMLA   V24.D2, V19.D2, V6.D2
-	VFMLA   V24.D2, V23.D2, V7.D2
+	WORD    $0x4e617a14         // fcvtl2 v20.2d, v16.4s
+	WORD    $0x0e617a10         // fcvtl v16.2d, v16.2s
+	WORD    $0x4e617a35         // fcvtl2 v21.2d, v17.4s
+	WORD    $0x0e617a31         // fcvtl v17.2d, v17.2s
+	WORD    $0x4e617a56         // fcvtl2 v22.2d, v18.4s
+	WORD    $0x0e617a52         // fcvtl v18.2d, v18.2s
+	WORD    $0x4e617a77         // fcvtl2 v23.2d, v19.4s
+	WORD    $0x0e617a73         // fcvtl v19.2d, v19.2s
+	WORD    $0x4fd81200         // fmla v0.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81281         // fmla v1.2d, v20.2d, v24.d[0]
+	WORD    $0x4fd81222         // fmla v2.2d, v17.2d, v24.d[0]
+	WORD    $0x4fd812a3         // fmla v3.2d, v21.2d, v24.d[0]
+	WORD    $0x4fd81244         // fmla v4.2d, v18.2d, v24.d[0]
+	WORD    $0x4fd812c5         // fmla v5.2d, v22.2d, v24.d[0]
+	WORD    $0x4fd81266         // fmla v6.2d, v19.2d, v24.d[0]
+	WORD    $0x4fd812e7         // fmla v7.2d, v23.2d, v24.d[0]
 	FLDPQ   64(R11), (F16, F17)
 	FLDPQ   96(R11), (F18, F19)
-	WORD    $0x4e617a14            // fcvtl2 v20.2d, v16.4s
-	WORD    $0x0e617a10            // fcvtl v16.2d, v16.2s
-	WORD    $0x4e617a35            // fcvtl2 v21.2d, v17.4s
-	WORD    $0x0e617a31            // fcvtl v17.2d, v17.2s
-	WORD    $0x4e617a56            // fcvtl2 v22.2d, v18.4s
-	WORD    $0x0e617a52            // fcvtl v18.2d, v18.2s
-	WORD    $0x4e617a77            // fcvtl2 v23.2d, v19.4s
-	WORD    $0x0e617a73            // fcvtl v19.2d, v19.2s
-	VFMLA   V24.D2, V16.D2, V8.D2
-	VFMLA   V24.D2, V20.D2, V9.D2
-	VFMLA   V24.D2, V17.D2, V10.D2
-	VFMLA   V24.D2, V21.D2, V11.D2
-	VFMLA   V24.D2, V18.D2, V12.D2
-	VFMLA   V24.D2, V22.D2, V13.D2
-	VFMLA   V24.D2, V19.D2, V14.D2
-	VFMLA   V24.D2, V23.D2, V15.D2
+	WORD    $0x4e617a14         // fcvtl2 v20.2d, v16.4s
+	WORD    $0x0e617a10         // fcvtl v16.2d, v16.2s
+	WORD    $0x4e617a35         // fcvtl2 v21.2d, v17.4s
+	WORD    $0x0e617a31         // fcvtl v17.2d, v17.2s
+	WORD    $0x4e617a56         // fcvtl2 v22.2d, v18.4s
+	WORD    $0x0e617a52         // fcvtl v18.2d, v18.2s
+	WORD    $0x4e617a77         // fcvtl2 v23.2d, v19.4s
+	WORD    $0x0e617a73         // fcvtl v19.2d, v19.2s
+	WORD    $0x4fd81208         // fmla v8.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81289         // fmla v9.2d, v20.2d, v24.d[0]
+	WORD    $0x4fd8122a         // fmla v10.2d, v17.2d, v24.d[0]
+	WORD    $0x4fd812ab         // fmla v11.2d, v21.2d, v24.d[0]
+	WORD    $0x4fd8124c         // fmla v12.2d, v18.2d, v24.d[0]
+	WORD    $0x4fd812cd         // fmla v13.2d, v22.2d, v24.d[0]
+	WORD    $0x4fd8126e         // fmla v14.2d, v19.2d, v24.d[0]
+	WORD    $0x4fd812ef         // fmla v15.2d, v23.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -600,17 +600,17 @@ few:
 fewModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
-	WORD    $0x4e617a12           // fcvtl2 v18.2d, v16.4s
-	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
-	WORD    $0x4e617a33           // fcvtl2 v19.2d, v17.4s
-	WORD    $0x0e617a31           // fcvtl v17.2d, v17.2s
-	VFMLA   V24.D2, V16.D2, V0.D2
-	VFMLA   V24.D2, V18.D2, V1.D2
-	VFMLA   V24.D2, V17.D2, V2.D2
-	VFMLA   V24.D2, V19.D2, V3.D2
+	WORD    $0x4e617a12       // fcvtl2 v18.2d, v16.4s
+	WORD    $0x0e617a10       // fcvtl v16.2d, v16.2s
+	WORD    $0x4e617a33       // fcvtl2 v19.2d, v17.4s
+	WORD    $0x0e617a31       // fcvtl v17.2d, v17.2s
+	WORD    $0x4fd81200       // fmla v0.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81241       // fmla v1.2d, v18.2d, v24.d[0]
+	WORD    $0x4fd81222       // fmla v2.2d, v17.2d, v24.d[0]
+	WORD    $0x4fd81263       // fmla v3.2d, v19.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, fewModels
 
@@ -637,13 +637,13 @@ vector:
 vectorModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
-	WORD    $0x4e617a11           // fcvtl2 v17.2d, v16.4s
-	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
-	VFMLA   V24.D2, V16.D2, V0.D2
-	VFMLA   V24.D2, V17.D2, V1.D2
+	WORD    $0x4e617a11       // fcvtl2 v17.2d, v16.4s
+	WORD    $0x0e617a10       // fcvtl v16.2d, v16.2s
+	WORD    $0x4fd81200       // fmla v0.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81221       // fmla v1.2d, v17.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -680,15 +680,15 @@ small2:
 small2Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	ADD     R13<<2, R11, R12
 	FMOVD   (R11), F16
 	VLD1    (R12), V16.D[1]
-	WORD    $0x4e617a11           // fcvtl2 v17.2d, v16.4s
-	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
-	VFMLA   V24.D2, V16.D2, V0.D2
-	VFMLA   V24.D2, V17.D2, V1.D2
+	WORD    $0x4e617a11       // fcvtl2 v17.2d, v16.4s
+	WORD    $0x0e617a10       // fcvtl v16.2d, v16.2s
+	WORD    $0x4fd81200       // fmla v0.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81221       // fmla v1.2d, v17.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -710,11 +710,11 @@ small1:
 small1Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FMOVS   (R11), F16
-	WORD    $0x0e617a10           // fcvtl v16.2d, v16.2s
-	VFMLA   V24.D2, V16.D2, V0.D2
+	WORD    $0x0e617a10       // fcvtl v16.2d, v16.2s
+	WORD    $0x4fd81200       // fmla v0.2d, v16.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -768,10 +768,10 @@ lastStarted:
 lastModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
-	VFMLA   V24.D2, V16.D2, V0.D2
+	WORD    $0x4fd81200     // fmla v0.2d, v16.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -831,32 +831,32 @@ blockStarted:
 blockModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
 	FLDPQ   64(R11), (F20, F21)
 	FLDPQ   96(R11), (F22, F23)
-	VFMLA   V24.D2, V16.D2, V0.D2
-	VFMLA   V24.D2, V17.D2, V1.D2
-	VFMLA   V24.D2, V18.D2, V2.D2
-	VFMLA   V24.D2, V19.D2, V3.D2
-	VFMLA   V24.D2, V20.D2, V4.D2
-	VFMLA   V24.D2, V21.D2, V5.D2
-	VFMLA   V24.D2, V22.D2, V6.D2
-	VFMLA   V24.D2, V23.D2, V7.D2
+	WORD    $0x4fd81200          // fmla v0.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81221          // fmla v1.2d, v17.2d, v24.d[0]
+	WORD    $0x4fd81242          // fmla v2.2d, v18.2d, v24.d[0]
+	WORD    $0x4fd81263          // fmla v3.2d, v19.2d, v24.d[0]
+	WORD    $0x4fd81284          // fmla v4.2d, v20.2d, v24.d[0]
+	WORD    $0x4fd812a5          // fmla v5.2d, v21.2d, v24.d[0]
+	WORD    $0x4fd812c6          // fmla v6.2d, v22.2d, v24.d[0]
+	WORD    $0x4fd812e7          // fmla v7.2d, v23.2d, v24.d[0]
 	FLDPQ   128(R11), (F16, F17)
 	FLDPQ   160(R11), (F18, F19)
 	FLDPQ   192(R11), (F20, F21)
 	FLDPQ   224(R11), (F22, F23)
-	VFMLA   V24.D2, V16.D2, V8.D2
-	VFMLA   V24.D2, V17.D2, V9.D2
-	VFMLA   V24.D2, V18.D2, V10.D2
-	VFMLA   V24.D2, V19.D2, V11.D2
-	VFMLA   V24.D2, V20.D2, V12.D2
-	VFMLA   V24.D2, V21.D2, V13.D2
-	VFMLA   V24.D2, V22.D2, V14.D2
-	VFMLA   V24.D2, V23.D2, V15.D2
+	WORD    $0x4fd81208          // fmla v8.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81229          // fmla v9.2d, v17.2d, v24.d[0]
+	WORD    $0x4fd8124a          // fmla v10.2d, v18.2d, v24.d[0]
+	WORD    $0x4fd8126b          // fmla v11.2d, v19.2d, v24.d[0]
+	WORD    $0x4fd8128c          // fmla v12.2d, v20.2d, v24.d[0]
+	WORD    $0x4fd812ad          // fmla v13.2d, v21.2d, v24.d[0]
+	WORD    $0x4fd812ce          // fmla v14.2d, v22.2d, v24.d[0]
+	WORD    $0x4fd812ef          // fmla v15.2d, v23.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -954,14 +954,14 @@ fewStarted:
 fewModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
-	VFMLA   V24.D2, V16.D2, V0.D2
-	VFMLA   V24.D2, V17.D2, V1.D2
-	VFMLA   V24.D2, V18.D2, V2.D2
-	VFMLA   V24.D2, V19.D2, V3.D2
+	WORD    $0x4fd81200         // fmla v0.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81221         // fmla v1.2d, v17.2d, v24.d[0]
+	WORD    $0x4fd81242         // fmla v2.2d, v18.2d, v24.d[0]
+	WORD    $0x4fd81263         // fmla v3.2d, v19.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, fewModels
 
@@ -1011,10 +1011,10 @@ vectorStarted:
 vectorModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
-	VFMLA   V24.D2, V16.D2, V0.D2
+	WORD    $0x4fd81200       // fmla v0.2d, v16.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -1063,10 +1063,10 @@ small1Started:
 small1Models:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FMOVD   (R11), F16
-	VFMLA   V24.D2, V16.D2, V0.D2
+	WORD    $0x4fd81200       // fmla v0.2d, v16.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -1113,10 +1113,10 @@ TEXT ·accumulateFloat64NEON(SB), NOSPLIT, $0-48
 lastModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
-	VFMLA   V24.D2, V16.D2, V0.D2
+	WORD    $0x4fd81200     // fmla v0.2d, v16.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -1144,32 +1144,32 @@ block:
 blockModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
 	FLDPQ   64(R11), (F20, F21)
 	FLDPQ   96(R11), (F22, F23)
-	VFMLA   V24.D2, V16.D2, V0.D2
-	VFMLA   V24.D2, V17.D2, V1.D2
-	VFMLA   V24.D2, V18.D2, V2.D2
-	VFMLA   V24.D2, V19.D2, V3.D2
-	VFMLA   V24.D2, V20.D2, V4.D2
-	VFMLA   V24.D2, V21.D2, V5.D2
-	VFMLA   V24.D2, V22.D2, V6.D2
-	VFMLA   V24.D2, V23.D2, V7.D2
+	WORD    $0x4fd81200          // fmla v0.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81221          // fmla v1.2d, v17.2d, v24.d[0]
+	WORD    $0x4fd81242          // fmla v2.2d, v18.2d, v24.d[0]
+	WORD    $0x4fd81263          // fmla v3.2d, v19.2d, v24.d[0]
+	WORD    $0x4fd81284          // fmla v4.2d, v20.2d, v24.d[0]
+	WORD    $0x4fd812a5          // fmla v5.2d, v21.2d, v24.d[0]
+	WORD    $0x4fd812c6          // fmla v6.2d, v22.2d, v24.d[0]
+	WORD    $0x4fd812e7          // fmla v7.2d, v23.2d, v24.d[0]
 	FLDPQ   128(R11), (F16, F17)
 	FLDPQ   160(R11), (F18, F19)
 	FLDPQ   192(R11), (F20, F21)
 	FLDPQ   224(R11), (F22, F23)
-	VFMLA   V24.D2, V16.D2, V8.D2
-	VFMLA   V24.D2, V17.D2, V9.D2
-	VFMLA   V24.D2, V18.D2, V10.D2
-	VFMLA   V24.D2, V19.D2, V11.D2
-	VFMLA   V24.D2, V20.D2, V12.D2
-	VFMLA   V24.D2, V21.D2, V13.D2
-	VFMLA   V24.D2, V22.D2, V14.D2
-	VFMLA   V24.D2, V23.D2, V15.D2
+	WORD    $0x4fd81208          // fmla v8.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81229          // fmla v9.2d, v17.2d, v24.d[0]
+	WORD    $0x4fd8124a          // fmla v10.2d, v18.2d, v24.d[0]
+	WORD    $0x4fd8126b          // fmla v11.2d, v19.2d, v24.d[0]
+	WORD    $0x4fd8128c          // fmla v12.2d, v20.2d, v24.d[0]
+	WORD    $0x4fd812ad          // fmla v13.2d, v21.2d, v24.d[0]
+	WORD    $0x4fd812ce          // fmla v14.2d, v22.2d, v24.d[0]
+	WORD    $0x4fd812ef          // fmla v15.2d, v23.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -1203,14 +1203,14 @@ few:
 fewModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
-	VFMLA   V24.D2, V16.D2, V0.D2
-	VFMLA   V24.D2, V17.D2, V1.D2
-	VFMLA   V24.D2, V18.D2, V2.D2
-	VFMLA   V24.D2, V19.D2, V3.D2
+	WORD    $0x4fd81200         // fmla v0.2d, v16.2d, v24.d[0]
+	WORD    $0x4fd81221         // fmla v1.2d, v17.2d, v24.d[0]
+	WORD    $0x4fd81242         // fmla v2.2d, v18.2d, v24.d[0]
+	WORD    $0x4fd81263         // fmla v3.2d, v19.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, fewModels
 
@@ -1237,10 +1237,10 @@ vector:
 vectorModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
-	VFMLA   V24.D2, V16.D2, V0.D2
+	WORD    $0x4fd81200       // fmla v0.2d, v16.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -1273,10 +1273,10 @@ small1:
 small1Models:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FMOVD   (R11), F16
-	VFMLA   V24.D2, V16.D2, V0.D2
+	WORD    $0x4fd81200       // fmla v0.2d, v16.2d, v24.d[0]
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -1332,13 +1332,13 @@ lastStarted:
 lastModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
-	WORD    $0x4e217a11           // fcvtl2 v17.4s, v16.8h
-	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
+	WORD    $0x4e217a11     // fcvtl2 v17.4s, v16.8h
+	WORD    $0x0e217a10     // fcvtl v16.4s, v16.4h
+	WORD    $0x4f981200     // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221     // fmla v1.4s, v17.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -1402,44 +1402,44 @@ blockStarted:
 blockModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
-	WORD    $0x4e217a14            // fcvtl2 v20.4s, v16.8h
-	WORD    $0x0e217a10            // fcvtl v16.4s, v16.4h
-	WORD    $0x4e217a35            // fcvtl2 v21.4s, v17.8h
-	WORD    $0x0e217a31            // fcvtl v17.4s, v17.4h
-	WORD    $0x4e217a56            // fcvtl2 v22.4s, v18.8h
-	WORD    $0x0e217a52            // fcvtl v18.4s, v18.4h
-	WORD    $0x4e217a77            // fcvtl2 v23.4s, v19.8h
-	WORD    $0x0e217a73            // fcvtl v19.4s, v19.4h
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V20.S4, V1.S4
-	VFMLA   V24.S4, V17.S4, V2.S4
-	VFMLA   V24.S4, V21.S4, V3.S4
-	VFMLA   V24.S4, V18.S4, V4.S4
-	VFMLA   V24.S4, V22.S4, V5.S4
-	VFMLA   V24.S4, V19.S4, V6.S4
-	VFMLA   V24.S4, V23.S4, V7.S4
+	WORD    $0x4e217a14         // fcvtl2 v20.4s, v16.8h
+	WORD    $0x0e217a10         // fcvtl v16.4s, v16.4h
+	WORD    $0x4e217a35         // fcvtl2 v21.4s, v17.8h
+	WORD    $0x0e217a31         // fcvtl v17.4s, v17.4h
+	WORD    $0x4e217a56         // fcvtl2 v22.4s, v18.8h
+	WORD    $0x0e217a52         // fcvtl v18.4s, v18.4h
+	WORD    $0x4e217a77         // fcvtl2 v23.4s, v19.8h
+	WORD    $0x0e217a73         // fcvtl v19.4s, v19.4h
+	WORD    $0x4f981200         // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981281         // fmla v1.4s, v20.4s, v24.s[0]
+	WORD    $0x4f981222         // fmla v2.4s, v17.4s, v24.s[0]
+	WORD    $0x4f9812a3         // fmla v3.4s, v21.4s, v24.s[0]
+	WORD    $0x4f981244         // fmla v4.4s, v18.4s, v24.s[0]
+	WORD    $0x4f9812c5         // fmla v5.4s, v22.4s, v24.s[0]
+	WORD    $0x4f981266         // fmla v6.4s, v19.4s, v24.s[0]
+	WORD    $0x4f9812e7         // fmla v7.4s, v23.4s, v24.s[0]
 	FLDPQ   64(R11), (F16, F17)
 	FLDPQ   96(R11), (F18, F19)
-	WORD    $0x4e217a14            // fcvtl2 v20.4s, v16.8h
-	WORD    $0x0e217a10            // fcvtl v16.4s, v16.4h
-	WORD    $0x4e217a35            // fcvtl2 v21.4s, v17.8h
-	WORD    $0x0e217a31            // fcvtl v17.4s, v17.4h
-	WORD    $0x4e217a56            // fcvtl2 v22.4s, v18.8h
-	WORD    $0x0e217a52            // fcvtl v18.4s, v18.4h
-	WORD    $0x4e217a77            // fcvtl2 v23.4s, v19.8h
-	WORD    $0x0e217a73            // fcvtl v19.4s, v19.4h
-	VFMLA   V24.S4, V16.S4, V8.S4
-	VFMLA   V24.S4, V20.S4, V9.S4
-	VFMLA   V24.S4, V17.S4, V10.S4
-	VFMLA   V24.S4, V21.S4, V11.S4
-	VFMLA   V24.S4, V18.S4, V12.S4
-	VFMLA   V24.S4, V22.S4, V13.S4
-	VFMLA   V24.S4, V19.S4, V14.S4
-	VFMLA   V24.S4, V23.S4, V15.S4
+	WORD    $0x4e217a14         // fcvtl2 v20.4s, v16.8h
+	WORD    $0x0e217a10         // fcvtl v16.4s, v16.4h
+	WORD    $0x4e217a35         // fcvtl2 v21.4s, v17.8h
+	WORD    $0x0e217a31         // fcvtl v17.4s, v17.4h
+	WORD    $0x4e217a56         // fcvtl2 v22.4s, v18.8h
+	WORD    $0x0e217a52         // fcvtl v18.4s, v18.4h
+	WORD    $0x4e217a77         // fcvtl2 v23.4s, v19.8h
+	WORD    $0x0e217a73         // fcvtl v19.4s, v19.4h
+	WORD    $0x4f981208         // fmla v8.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981289         // fmla v9.4s, v20.4s, v24.s[0]
+	WORD    $0x4f98122a         // fmla v10.4s, v17.4s, v24.s[0]
+	WORD    $0x4f9812ab         // fmla v11.4s, v21.4s, v24.s[0]
+	WORD    $0x4f98124c         // fmla v12.4s, v18.4s, v24.s[0]
+	WORD    $0x4f9812cd         // fmla v13.4s, v22.4s, v24.s[0]
+	WORD    $0x4f98126e         // fmla v14.4s, v19.4s, v24.s[0]
+	WORD    $0x4f9812ef         // fmla v15.4s, v23.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -1545,17 +1545,17 @@ fewStarted:
 fewModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
-	WORD    $0x4e217a12           // fcvtl2 v18.4s, v16.8h
-	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
-	WORD    $0x4e217a33           // fcvtl2 v19.4s, v17.8h
-	WORD    $0x0e217a31           // fcvtl v17.4s, v17.4h
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V18.S4, V1.S4
-	VFMLA   V24.S4, V17.S4, V2.S4
-	VFMLA   V24.S4, V19.S4, V3.S4
+	WORD    $0x4e217a12       // fcvtl2 v18.4s, v16.8h
+	WORD    $0x0e217a10       // fcvtl v16.4s, v16.4h
+	WORD    $0x4e217a33       // fcvtl2 v19.4s, v17.8h
+	WORD    $0x0e217a31       // fcvtl v17.4s, v17.4h
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981241       // fmla v1.4s, v18.4s, v24.s[0]
+	WORD    $0x4f981222       // fmla v2.4s, v17.4s, v24.s[0]
+	WORD    $0x4f981263       // fmla v3.4s, v19.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, fewModels
 
@@ -1609,13 +1609,13 @@ vectorStarted:
 vectorModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
-	WORD    $0x4e217a11           // fcvtl2 v17.4s, v16.8h
-	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
+	WORD    $0x4e217a11       // fcvtl2 v17.4s, v16.8h
+	WORD    $0x0e217a10       // fcvtl v16.4s, v16.4h
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221       // fmla v1.4s, v17.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -1673,15 +1673,15 @@ small4Started:
 small4Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVD   (R11), F16
 	VLD1    (R12), V16.D[1]
-	WORD    $0x4e217a11           // fcvtl2 v17.4s, v16.8h
-	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
+	WORD    $0x4e217a11       // fcvtl2 v17.4s, v16.8h
+	WORD    $0x0e217a10       // fcvtl v16.4s, v16.4h
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221       // fmla v1.4s, v17.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small4Models
 
@@ -1727,13 +1727,13 @@ small2Started:
 small2Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVS   (R11), F16
 	VLD1    (R12), V16.S[1]
-	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x0e217a10       // fcvtl v16.4s, v16.4h
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -1772,12 +1772,12 @@ small1Started:
 small1Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	MOVHU   (R11), R12
 	FMOVS   R12, F16
-	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x0e217a10       // fcvtl v16.4s, v16.4h
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -1825,13 +1825,13 @@ TEXT ·accumulateFloat16NEON(SB), NOSPLIT, $0-48
 lastModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
-	WORD    $0x4e217a11           // fcvtl2 v17.4s, v16.8h
-	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
+	WORD    $0x4e217a11     // fcvtl2 v17.4s, v16.8h
+	WORD    $0x0e217a10     // fcvtl v16.4s, v16.4h
+	WORD    $0x4f981200     // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221     // fmla v1.4s, v17.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -1860,44 +1860,44 @@ block:
 blockModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
-	WORD    $0x4e217a14            // fcvtl2 v20.4s, v16.8h
-	WORD    $0x0e217a10            // fcvtl v16.4s, v16.4h
-	WORD    $0x4e217a35            // fcvtl2 v21.4s, v17.8h
-	WORD    $0x0e217a31            // fcvtl v17.4s, v17.4h
-	WORD    $0x4e217a56            // fcvtl2 v22.4s, v18.8h
-	WORD    $0x0e217a52            // fcvtl v18.4s, v18.4h
-	WORD    $0x4e217a77            // fcvtl2 v23.4s, v19.8h
-	WORD    $0x0e217a73            // fcvtl v19.4s, v19.4h
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V20.S4, V1.S4
-	VFMLA   V24.S4, V17.S4, V2.S4
-	VFMLA   V24.S4, V21.S4, V3.S4
-	VFMLA   V24.S4, V18.S4, V4.S4
-	VFMLA   V24.S4, V22.S4, V5.S4
-	VFMLA   V24.S4, V19.S4, V6.S4
-	VFMLA   V24.S4, V23.S4, V7.S4
+	WORD    $0x4e217a14         // fcvtl2 v20.4s, v16.8h
+	WORD    $0x0e217a10         // fcvtl v16.4s, v16.4h
+	WORD    $0x4e217a35         // fcvtl2 v21.4s, v17.8h
+	WORD    $0x0e217a31         // fcvtl v17.4s, v17.4h
+	WORD    $0x4e217a56         // fcvtl2 v22.4s, v18.8h
+	WORD    $0x0e217a52         // fcvtl v18.4s, v18.4h
+	WORD    $0x4e217a77         // fcvtl2 v23.4s, v19.8h
+	WORD    $0x0e217a73         // fcvtl v19.4s, v19.4h
+	WORD    $0x4f981200         // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981281         // fmla v1.4s, v20.4s, v24.s[0]
+	WORD    $0x4f981222         // fmla v2.4s, v17.4s, v24.s[0]
+	WORD    $0x4f9812a3         // fmla v3.4s, v21.4s, v24.s[0]
+	WORD    $0x4f981244         // fmla v4.4s, v18.4s, v24.s[0]
+	WORD    $0x4f9812c5         // fmla v5.4s, v22.4s, v24.s[0]
+	WORD    $0x4f981266         // fmla v6.4s, v19.4s, v24.s[0]
+	WORD    $0x4f9812e7         // fmla v7.4s, v23.4s, v24.s[0]
 	FLDPQ   64(R11), (F16, F17)
 	FLDPQ   96(R11), (F18, F19)
-	WORD    $0x4e217a14            // fcvtl2 v20.4s, v16.8h
-	WORD    $0x0e217a10            // fcvtl v16.4s, v16.4h
-	WORD    $0x4e217a35            // fcvtl2 v21.4s, v17.8h
-	WORD    $0x0e217a31            // fcvtl v17.4s, v17.4h
-	WORD    $0x4e217a56            // fcvtl2 v22.4s, v18.8h
-	WORD    $0x0e217a52            // fcvtl v18.4s, v18.4h
-	WORD    $0x4e217a77            // fcvtl2 v23.4s, v19.8h
-	WORD    $0x0e217a73            // fcvtl v19.4s, v19.4h
-	VFMLA   V24.S4, V16.S4, V8.S4
-	VFMLA   V24.S4, V20.S4, V9.S4
-	VFMLA   V24.S4, V17.S4, V10.S4
-	VFMLA   V24.S4, V21.S4, V11.S4
-	VFMLA   V24.S4, V18.S4, V12.S4
-	VFMLA   V24.S4, V22.S4, V13.S4
-	VFMLA   V24.S4, V19.S4, V14.S4
-	VFMLA   V24.S4, V23.S4, V15.S4
+	WORD    $0x4e217a14         // fcvtl2 v20.4s, v16.8h
+	WORD    $0x0e217a10         // fcvtl v16.4s, v16.4h
+	WORD    $0x4e217a35         // fcvtl2 v21.4s, v17.8h
+	WORD    $0x0e217a31         // fcvtl v17.4s, v17.4h
+	WORD    $0x4e217a56         // fcvtl2 v22.4s, v18.8h
+	WORD    $0x0e217a52         // fcvtl v18.4s, v18.4h
+	WORD    $0x4e217a77         // fcvtl2 v23.4s, v19.8h
+	WORD    $0x0e217a73         // fcvtl v19.4s, v19.4h
+	WORD    $0x4f981208         // fmla v8.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981289         // fmla v9.4s, v20.4s, v24.s[0]
+	WORD    $0x4f98122a         // fmla v10.4s, v17.4s, v24.s[0]
+	WORD    $0x4f9812ab         // fmla v11.4s, v21.4s, v24.s[0]
+	WORD    $0x4f98124c         // fmla v12.4s, v18.4s, v24.s[0]
+	WORD    $0x4f9812cd         // fmla v13.4s, v22.4s, v24.s[0]
+	WORD    $0x4f98126e         // fmla v14.4s, v19.4s, v24.s[0]
+	WORD    $0x4f9812ef         // fmla v15.4s, v23.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -1931,17 +1931,17 @@ few:
 fewModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
-	WORD    $0x4e217a12           // fcvtl2 v18.4s, v16.8h
-	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
-	WORD    $0x4e217a33           // fcvtl2 v19.4s, v17.8h
-	WORD    $0x0e217a31           // fcvtl v17.4s, v17.4h
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V18.S4, V1.S4
-	VFMLA   V24.S4, V17.S4, V2.S4
-	VFMLA   V24.S4, V19.S4, V3.S4
+	WORD    $0x4e217a12       // fcvtl2 v18.4s, v16.8h
+	WORD    $0x0e217a10       // fcvtl v16.4s, v16.4h
+	WORD    $0x4e217a33       // fcvtl2 v19.4s, v17.8h
+	WORD    $0x0e217a31       // fcvtl v17.4s, v17.4h
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981241       // fmla v1.4s, v18.4s, v24.s[0]
+	WORD    $0x4f981222       // fmla v2.4s, v17.4s, v24.s[0]
+	WORD    $0x4f981263       // fmla v3.4s, v19.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, fewModels
 
@@ -1968,13 +1968,13 @@ vector:
 vectorModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
-	WORD    $0x4e217a11           // fcvtl2 v17.4s, v16.8h
-	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
+	WORD    $0x4e217a11       // fcvtl2 v17.4s, v16.8h
+	WORD    $0x0e217a10       // fcvtl v16.4s, v16.4h
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221       // fmla v1.4s, v17.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -2011,15 +2011,15 @@ small4:
 small4Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVD   (R11), F16
 	VLD1    (R12), V16.D[1]
-	WORD    $0x4e217a11           // fcvtl2 v17.4s, v16.8h
-	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
+	WORD    $0x4e217a11       // fcvtl2 v17.4s, v16.8h
+	WORD    $0x0e217a10       // fcvtl v16.4s, v16.4h
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221       // fmla v1.4s, v17.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small4Models
 
@@ -2045,13 +2045,13 @@ small2:
 small2Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVS   (R11), F16
 	VLD1    (R12), V16.S[1]
-	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x0e217a10       // fcvtl v16.4s, v16.4h
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -2073,12 +2073,12 @@ small1:
 small1Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	MOVHU   (R11), R12
 	FMOVS   R12, F16
-	WORD    $0x0e217a10           // fcvtl v16.4s, v16.4h
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x0e217a10       // fcvtl v16.4s, v16.4h
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -2140,13 +2140,13 @@ lastStarted:
 lastModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
 	VZIP2   V16.H8, V29.H8, V17.H8
 	VZIP1   V16.H8, V29.H8, V16.H8
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
+	WORD    $0x4f981200            // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221            // fmla v1.4s, v17.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -2221,7 +2221,7 @@ blockStarted:
 blockModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -2233,14 +2233,14 @@ blockModels:
 	VZIP1   V18.H8, V29.H8, V18.H8
 	VZIP2   V19.H8, V29.H8, V23.H8
 	VZIP1   V19.H8, V29.H8, V19.H8
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V20.S4, V1.S4
-	VFMLA   V24.S4, V17.S4, V2.S4
-	VFMLA   V24.S4, V21.S4, V3.S4
-	VFMLA   V24.S4, V18.S4, V4.S4
-	VFMLA   V24.S4, V22.S4, V5.S4
-	VFMLA   V24.S4, V19.S4, V6.S4
-	VFMLA   V24.S4, V23.S4, V7.S4
+	WORD    $0x4f981200            // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981281            // fmla v1.4s, v20.4s, v24.s[0]
+	WORD    $0x4f981222            // fmla v2.4s, v17.4s, v24.s[0]
+	WORD    $0x4f9812a3            // fmla v3.4s, v21.4s, v24.s[0]
+	WORD    $0x4f981244            // fmla v4.4s, v18.4s, v24.s[0]
+	WORD    $0x4f9812c5            // fmla v5.4s, v22.4s, v24.s[0]
+	WORD    $0x4f981266            // fmla v6.4s, v19.4s, v24.s[0]
+	WORD    $0x4f9812e7            // fmla v7.4s, v23.4s, v24.s[0]
 	FLDPQ   64(R11), (F16, F17)
 	FLDPQ   96(R11), (F18, F19)
 	VZIP2   V16.H8, V29.H8, V20.H8
@@ -2251,14 +2251,14 @@ blockModels:
 	VZIP1   V18.H8, V29.H8, V18.H8
 	VZIP2   V19.H8, V29.H8, V23.H8
 	VZIP1   V19.H8, V29.H8, V19.H8
-	VFMLA   V24.S4, V16.S4, V8.S4
-	VFMLA   V24.S4, V20.S4, V9.S4
-	VFMLA   V24.S4, V17.S4, V10.S4
-	VFMLA   V24.S4, V21.S4, V11.S4
-	VFMLA   V24.S4, V18.S4, V12.S4
-	VFMLA   V24.S4, V22.S4, V13.S4
-	VFMLA   V24.S4, V19.S4, V14.S4
-	VFMLA   V24.S4, V23.S4, V15.S4
+	WORD    $0x4f981208            // fmla v8.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981289            // fmla v9.4s, v20.4s, v24.s[0]
+	WORD    $0x4f98122a            // fmla v10.4s, v17.4s, v24.s[0]
+	WORD    $0x4f9812ab            // fmla v11.4s, v21.4s, v24.s[0]
+	WORD    $0x4f98124c            // fmla v12.4s, v18.4s, v24.s[0]
+	WORD    $0x4f9812cd            // fmla v13.4s, v22.4s, v24.s[0]
+	WORD    $0x4f98126e            // fmla v14.4s, v19.4s, v24.s[0]
+	WORD    $0x4f9812ef            // fmla v15.4s, v23.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -2452,17 +2452,17 @@ fewStarted:
 fewModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	VZIP2   V16.H8, V29.H8, V18.H8
 	VZIP1   V16.H8, V29.H8, V16.H8
 	VZIP2   V17.H8, V29.H8, V19.H8
 	VZIP1   V17.H8, V29.H8, V17.H8
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V18.S4, V1.S4
-	VFMLA   V24.S4, V17.S4, V2.S4
-	VFMLA   V24.S4, V19.S4, V3.S4
+	WORD    $0x4f981200            // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981241            // fmla v1.4s, v18.4s, v24.s[0]
+	WORD    $0x4f981222            // fmla v2.4s, v17.4s, v24.s[0]
+	WORD    $0x4f981263            // fmla v3.4s, v19.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, fewModels
 
@@ -2538,13 +2538,13 @@ vectorStarted:
 vectorModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
 	VZIP2   V16.H8, V29.H8, V17.H8
 	VZIP1   V16.H8, V29.H8, V16.H8
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
+	WORD    $0x4f981200            // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221            // fmla v1.4s, v17.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -2613,15 +2613,15 @@ small4Started:
 small4Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVD   (R11), F16
 	VLD1    (R12), V16.D[1]
 	VZIP2   V16.H8, V29.H8, V17.H8
 	VZIP1   V16.H8, V29.H8, V16.H8
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
+	WORD    $0x4f981200            // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221            // fmla v1.4s, v17.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small4Models
 
@@ -2678,13 +2678,13 @@ small2Started:
 small2Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVS   (R11), F16
 	VLD1    (R12), V16.S[1]
 	VZIP1   V16.H8, V29.H8, V16.H8
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x4f981200            // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -2729,12 +2729,12 @@ small1Started:
 small1Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	MOVHU   (R11), R12
 	FMOVS   R12, F16
 	VZIP1   V16.H8, V29.H8, V16.H8
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x4f981200            // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -2794,13 +2794,13 @@ TEXT ·accumulateBFloat16NEON(SB), NOSPLIT, $0-48
 lastModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
 	VZIP2   V16.H8, V29.H8, V17.H8
 	VZIP1   V16.H8, V29.H8, V16.H8
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
+	WORD    $0x4f981200            // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221            // fmla v1.4s, v17.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -2829,7 +2829,7 @@ block:
 blockModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -2841,14 +2841,14 @@ blockModels:
 	VZIP1   V18.H8, V29.H8, V18.H8
 	VZIP2   V19.H8, V29.H8, V23.H8
 	VZIP1   V19.H8, V29.H8, V19.H8
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V20.S4, V1.S4
-	VFMLA   V24.S4, V17.S4, V2.S4
-	VFMLA   V24.S4, V21.S4, V3.S4
-	VFMLA   V24.S4, V18.S4, V4.S4
-	VFMLA   V24.S4, V22.S4, V5.S4
-	VFMLA   V24.S4, V19.S4, V6.S4
-	VFMLA   V24.S4, V23.S4, V7.S4
+	WORD    $0x4f981200            // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981281            // fmla v1.4s, v20.4s, v24.s[0]
+	WORD    $0x4f981222            // fmla v2.4s, v17.4s, v24.s[0]
+	WORD    $0x4f9812a3            // fmla v3.4s, v21.4s, v24.s[0]
+	WORD    $0x4f981244            // fmla v4.4s, v18.4s, v24.s[0]
+	WORD    $0x4f9812c5            // fmla v5.4s, v22.4s, v24.s[0]
+	WORD    $0x4f981266            // fmla v6.4s, v19.4s, v24.s[0]
+	WORD    $0x4f9812e7            // fmla v7.4s, v23.4s, v24.s[0]
 	FLDPQ   64(R11), (F16, F17)
 	FLDPQ   96(R11), (F18, F19)
 	VZIP2   V16.H8, V29.H8, V20.H8
@@ -2859,14 +2859,14 @@ blockModels:
 	VZIP1   V18.H8, V29.H8, V18.H8
 	VZIP2   V19.H8, V29.H8, V23.H8
 	VZIP1   V19.H8, V29.H8, V19.H8
-	VFMLA   V24.S4, V16.S4, V8.S4
-	VFMLA   V24.S4, V20.S4, V9.S4
-	VFMLA   V24.S4, V17.S4, V10.S4
-	VFMLA   V24.S4, V21.S4, V11.S4
-	VFMLA   V24.S4, V18.S4, V12.S4
-	VFMLA   V24.S4, V22.S4, V13.S4
-	VFMLA   V24.S4, V19.S4, V14.S4
-	VFMLA   V24.S4, V23.S4, V15.S4
+	WORD    $0x4f981208            // fmla v8.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981289            // fmla v9.4s, v20.4s, v24.s[0]
+	WORD    $0x4f98122a            // fmla v10.4s, v17.4s, v24.s[0]
+	WORD    $0x4f9812ab            // fmla v11.4s, v21.4s, v24.s[0]
+	WORD    $0x4f98124c            // fmla v12.4s, v18.4s, v24.s[0]
+	WORD    $0x4f9812cd            // fmla v13.4s, v22.4s, v24.s[0]
+	WORD    $0x4f98126e            // fmla v14.4s, v19.4s, v24.s[0]
+	WORD    $0x4f9812ef            // fmla v15.4s, v23.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -2900,17 +2900,17 @@ few:
 fewModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	VZIP2   V16.H8, V29.H8, V18.H8
 	VZIP1   V16.H8, V29.H8, V16.H8
 	VZIP2   V17.H8, V29.H8, V19.H8
 	VZIP1   V17.H8, V29.H8, V17.H8
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V18.S4, V1.S4
-	VFMLA   V24.S4, V17.S4, V2.S4
-	VFMLA   V24.S4, V19.S4, V3.S4
+	WORD    $0x4f981200            // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981241            // fmla v1.4s, v18.4s, v24.s[0]
+	WORD    $0x4f981222            // fmla v2.4s, v17.4s, v24.s[0]
+	WORD    $0x4f981263            // fmla v3.4s, v19.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, fewModels
 
@@ -2937,13 +2937,13 @@ vector:
 vectorModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
 	VZIP2   V16.H8, V29.H8, V17.H8
 	VZIP1   V16.H8, V29.H8, V16.H8
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
+	WORD    $0x4f981200            // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221            // fmla v1.4s, v17.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -2980,15 +2980,15 @@ small4:
 small4Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVD   (R11), F16
 	VLD1    (R12), V16.D[1]
 	VZIP2   V16.H8, V29.H8, V17.H8
 	VZIP1   V16.H8, V29.H8, V16.H8
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
+	WORD    $0x4f981200            // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221            // fmla v1.4s, v17.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small4Models
 
@@ -3014,13 +3014,13 @@ small2:
 small2Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVS   (R11), F16
 	VLD1    (R12), V16.S[1]
 	VZIP1   V16.H8, V29.H8, V16.H8
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x4f981200            // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -3042,12 +3042,12 @@ small1:
 small1Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	MOVHU   (R11), R12
 	FMOVS   R12, F16
 	VZIP1   V16.H8, V29.H8, V16.H8
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x4f981200            // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -3102,10 +3102,10 @@ lastStarted:
 lastModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x4f981200     // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -3165,32 +3165,32 @@ blockStarted:
 blockModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
 	FLDPQ   64(R11), (F20, F21)
 	FLDPQ   96(R11), (F22, F23)
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
-	VFMLA   V24.S4, V18.S4, V2.S4
-	VFMLA   V24.S4, V19.S4, V3.S4
-	VFMLA   V24.S4, V20.S4, V4.S4
-	VFMLA   V24.S4, V21.S4, V5.S4
-	VFMLA   V24.S4, V22.S4, V6.S4
-	VFMLA   V24.S4, V23.S4, V7.S4
+	WORD    $0x4f981200          // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221          // fmla v1.4s, v17.4s, v24.s[0]
+	WORD    $0x4f981242          // fmla v2.4s, v18.4s, v24.s[0]
+	WORD    $0x4f981263          // fmla v3.4s, v19.4s, v24.s[0]
+	WORD    $0x4f981284          // fmla v4.4s, v20.4s, v24.s[0]
+	WORD    $0x4f9812a5          // fmla v5.4s, v21.4s, v24.s[0]
+	WORD    $0x4f9812c6          // fmla v6.4s, v22.4s, v24.s[0]
+	WORD    $0x4f9812e7          // fmla v7.4s, v23.4s, v24.s[0]
 	FLDPQ   128(R11), (F16, F17)
 	FLDPQ   160(R11), (F18, F19)
 	FLDPQ   192(R11), (F20, F21)
 	FLDPQ   224(R11), (F22, F23)
-	VFMLA   V24.S4, V16.S4, V8.S4
-	VFMLA   V24.S4, V17.S4, V9.S4
-	VFMLA   V24.S4, V18.S4, V10.S4
-	VFMLA   V24.S4, V19.S4, V11.S4
-	VFMLA   V24.S4, V20.S4, V12.S4
-	VFMLA   V24.S4, V21.S4, V13.S4
-	VFMLA   V24.S4, V22.S4, V14.S4
-	VFMLA   V24.S4, V23.S4, V15.S4
+	WORD    $0x4f981208          // fmla v8.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981229          // fmla v9.4s, v17.4s, v24.s[0]
+	WORD    $0x4f98124a          // fmla v10.4s, v18.4s, v24.s[0]
+	WORD    $0x4f98126b          // fmla v11.4s, v19.4s, v24.s[0]
+	WORD    $0x4f98128c          // fmla v12.4s, v20.4s, v24.s[0]
+	WORD    $0x4f9812ad          // fmla v13.4s, v21.4s, v24.s[0]
+	WORD    $0x4f9812ce          // fmla v14.4s, v22.4s, v24.s[0]
+	WORD    $0x4f9812ef          // fmla v15.4s, v23.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -3288,14 +3288,14 @@ fewStarted:
 fewModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
-	VFMLA   V24.S4, V18.S4, V2.S4
-	VFMLA   V24.S4, V19.S4, V3.S4
+	WORD    $0x4f981200         // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221         // fmla v1.4s, v17.4s, v24.s[0]
+	WORD    $0x4f981242         // fmla v2.4s, v18.4s, v24.s[0]
+	WORD    $0x4f981263         // fmla v3.4s, v19.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, fewModels
 
@@ -3345,10 +3345,10 @@ vectorStarted:
 vectorModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -3401,12 +3401,12 @@ small2Started:
 small2Models:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<2, R11, R12
 	FMOVD   (R11), F16
 	VLD1    (R12), V16.D[1]
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -3444,10 +3444,10 @@ small1Started:
 small1Models:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVS   (R11), F16
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -3494,10 +3494,10 @@ TEXT ·accumulateFloat32NativeNEON(SB), NOSPLIT, $0-48
 lastModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x4f981200     // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -3525,32 +3525,32 @@ block:
 blockModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
 	FLDPQ   64(R11), (F20, F21)
 	FLDPQ   96(R11), (F22, F23)
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
-	VFMLA   V24.S4, V18.S4, V2.S4
-	VFMLA   V24.S4, V19.S4, V3.S4
-	VFMLA   V24.S4, V20.S4, V4.S4
-	VFMLA   V24.S4, V21.S4, V5.S4
-	VFMLA   V24.S4, V22.S4, V6.S4
-	VFMLA   V24.S4, V23.S4, V7.S4
+	WORD    $0x4f981200          // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221          // fmla v1.4s, v17.4s, v24.s[0]
+	WORD    $0x4f981242          // fmla v2.4s, v18.4s, v24.s[0]
+	WORD    $0x4f981263          // fmla v3.4s, v19.4s, v24.s[0]
+	WORD    $0x4f981284          // fmla v4.4s, v20.4s, v24.s[0]
+	WORD    $0x4f9812a5          // fmla v5.4s, v21.4s, v24.s[0]
+	WORD    $0x4f9812c6          // fmla v6.4s, v22.4s, v24.s[0]
+	WORD    $0x4f9812e7          // fmla v7.4s, v23.4s, v24.s[0]
 	FLDPQ   128(R11), (F16, F17)
 	FLDPQ   160(R11), (F18, F19)
 	FLDPQ   192(R11), (F20, F21)
 	FLDPQ   224(R11), (F22, F23)
-	VFMLA   V24.S4, V16.S4, V8.S4
-	VFMLA   V24.S4, V17.S4, V9.S4
-	VFMLA   V24.S4, V18.S4, V10.S4
-	VFMLA   V24.S4, V19.S4, V11.S4
-	VFMLA   V24.S4, V20.S4, V12.S4
-	VFMLA   V24.S4, V21.S4, V13.S4
-	VFMLA   V24.S4, V22.S4, V14.S4
-	VFMLA   V24.S4, V23.S4, V15.S4
+	WORD    $0x4f981208          // fmla v8.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981229          // fmla v9.4s, v17.4s, v24.s[0]
+	WORD    $0x4f98124a          // fmla v10.4s, v18.4s, v24.s[0]
+	WORD    $0x4f98126b          // fmla v11.4s, v19.4s, v24.s[0]
+	WORD    $0x4f98128c          // fmla v12.4s, v20.4s, v24.s[0]
+	WORD    $0x4f9812ad          // fmla v13.4s, v21.4s, v24.s[0]
+	WORD    $0x4f9812ce          // fmla v14.4s, v22.4s, v24.s[0]
+	WORD    $0x4f9812ef          // fmla v15.4s, v23.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -3584,14 +3584,14 @@ few:
 fewModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
-	VFMLA   V24.S4, V16.S4, V0.S4
-	VFMLA   V24.S4, V17.S4, V1.S4
-	VFMLA   V24.S4, V18.S4, V2.S4
-	VFMLA   V24.S4, V19.S4, V3.S4
+	WORD    $0x4f981200         // fmla v0.4s, v16.4s, v24.s[0]
+	WORD    $0x4f981221         // fmla v1.4s, v17.4s, v24.s[0]
+	WORD    $0x4f981242         // fmla v2.4s, v18.4s, v24.s[0]
+	WORD    $0x4f981263         // fmla v3.4s, v19.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, fewModels
 
@@ -3618,10 +3618,10 @@ vector:
 vectorModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -3658,12 +3658,12 @@ small2:
 small2Models:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<2, R11, R12
 	FMOVD   (R11), F16
 	VLD1    (R12), V16.D[1]
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small2Models
 
@@ -3685,10 +3685,10 @@ small1:
 small1Models:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	VLD1R.P 4(R9), [V24.S4]
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVS   (R11), F16
-	VFMLA   V24.S4, V16.S4, V0.S4
+	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -3746,21 +3746,21 @@ lastModels:
 	// p = w·x; e = p − w·x exactly; s = h + p; b = s − h
 	// c = c + ((((s − b) − h) + (b − p)) + e); h = s
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F11
-	WORD    $0x6e6bdf08          // fmul v8.2d, v24.2d, v11.2d
-	WORD    $0x4e68d409          // fadd v9.2d, v0.2d, v8.2d
-	WORD    $0x4ee0d52a          // fsub v10.2d, v9.2d, v0.2d
-	WORD    $0x4eead52b          // fsub v11.2d, v9.2d, v10.2d
-	WORD    $0x4ee0d56b          // fsub v11.2d, v11.2d, v0.2d
+	WORD    $0x4fd89168     // fmul v8.2d, v11.2d, v24.d[0]
+	WORD    $0x4e68d409     // fadd v9.2d, v0.2d, v8.2d
+	WORD    $0x4ee0d52a     // fsub v10.2d, v9.2d, v0.2d
+	WORD    $0x4eead52b     // fsub v11.2d, v9.2d, v10.2d
+	WORD    $0x4ee0d56b     // fsub v11.2d, v11.2d, v0.2d
 	VMOV    V9.B16, V0.B16
-	WORD    $0x4ee8d54a          // fsub v10.2d, v10.2d, v8.2d
+	WORD    $0x4ee8d54a     // fsub v10.2d, v10.2d, v8.2d
 	FMOVQ   (R11), F9
-	WORD    $0x4e6ad56b          // fadd v11.2d, v11.2d, v10.2d
-	VFMLS   V24.D2, V9.D2, V8.D2
-	WORD    $0x4e68d56b          // fadd v11.2d, v11.2d, v8.2d
-	WORD    $0x4e6bd421          // fadd v1.2d, v1.2d, v11.2d
+	WORD    $0x4e6ad56b     // fadd v11.2d, v11.2d, v10.2d
+	WORD    $0x4fd85128     // fmls v8.2d, v9.2d, v24.d[0]
+	WORD    $0x4e68d56b     // fadd v11.2d, v11.2d, v8.2d
+	WORD    $0x4e6bd421     // fadd v1.2d, v1.2d, v11.2d
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -3813,56 +3813,56 @@ blockModels:
 	// p = w·x; e = p − w·x exactly; s = h + p; b = s − h
 	// c = c + ((((s − b) − h) + (b − p)) + e); h = s
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F20, F21)
 	FLDPQ   32(R11), (F22, F23)
-	WORD    $0x6e74df08            // fmul v8.2d, v24.2d, v20.2d
-	WORD    $0x6e75df09            // fmul v9.2d, v24.2d, v21.2d
-	WORD    $0x6e76df0a            // fmul v10.2d, v24.2d, v22.2d
-	WORD    $0x6e77df0b            // fmul v11.2d, v24.2d, v23.2d
-	WORD    $0x4e68d40c            // fadd v12.2d, v0.2d, v8.2d
-	WORD    $0x4e69d42d            // fadd v13.2d, v1.2d, v9.2d
-	WORD    $0x4e6ad44e            // fadd v14.2d, v2.2d, v10.2d
-	WORD    $0x4e6bd46f            // fadd v15.2d, v3.2d, v11.2d
-	WORD    $0x4ee0d590            // fsub v16.2d, v12.2d, v0.2d
-	WORD    $0x4ee1d5b1            // fsub v17.2d, v13.2d, v1.2d
-	WORD    $0x4ee2d5d2            // fsub v18.2d, v14.2d, v2.2d
-	WORD    $0x4ee3d5f3            // fsub v19.2d, v15.2d, v3.2d
-	WORD    $0x4ef0d594            // fsub v20.2d, v12.2d, v16.2d
-	WORD    $0x4ef1d5b5            // fsub v21.2d, v13.2d, v17.2d
-	WORD    $0x4ef2d5d6            // fsub v22.2d, v14.2d, v18.2d
-	WORD    $0x4ef3d5f7            // fsub v23.2d, v15.2d, v19.2d
-	WORD    $0x4ee0d694            // fsub v20.2d, v20.2d, v0.2d
-	WORD    $0x4ee1d6b5            // fsub v21.2d, v21.2d, v1.2d
-	WORD    $0x4ee2d6d6            // fsub v22.2d, v22.2d, v2.2d
-	WORD    $0x4ee3d6f7            // fsub v23.2d, v23.2d, v3.2d
+	WORD    $0x4fd89288         // fmul v8.2d, v20.2d, v24.d[0]
+	WORD    $0x4fd892a9         // fmul v9.2d, v21.2d, v24.d[0]
+	WORD    $0x4fd892ca         // fmul v10.2d, v22.2d, v24.d[0]
+	WORD    $0x4fd892eb         // fmul v11.2d, v23.2d, v24.d[0]
+	WORD    $0x4e68d40c         // fadd v12.2d, v0.2d, v8.2d
+	WORD    $0x4e69d42d         // fadd v13.2d, v1.2d, v9.2d
+	WORD    $0x4e6ad44e         // fadd v14.2d, v2.2d, v10.2d
+	WORD    $0x4e6bd46f         // fadd v15.2d, v3.2d, v11.2d
+	WORD    $0x4ee0d590         // fsub v16.2d, v12.2d, v0.2d
+	WORD    $0x4ee1d5b1         // fsub v17.2d, v13.2d, v1.2d
+	WORD    $0x4ee2d5d2         // fsub v18.2d, v14.2d, v2.2d
+	WORD    $0x4ee3d5f3         // fsub v19.2d, v15.2d, v3.2d
+	WORD    $0x4ef0d594         // fsub v20.2d, v12.2d, v16.2d
+	WORD    $0x4ef1d5b5         // fsub v21.2d, v13.2d, v17.2d
+	WORD    $0x4ef2d5d6         // fsub v22.2d, v14.2d, v18.2d
+	WORD    $0x4ef3d5f7         // fsub v23.2d, v15.2d, v19.2d
+	WORD    $0x4ee0d694         // fsub v20.2d, v20.2d, v0.2d
+	WORD    $0x4ee1d6b5         // fsub v21.2d, v21.2d, v1.2d
+	WORD    $0x4ee2d6d6         // fsub v22.2d, v22.2d, v2.2d
+	WORD    $0x4ee3d6f7         // fsub v23.2d, v23.2d, v3.2d
 	VMOV    V12.B16, V0.B16
 	VMOV    V13.B16, V1.B16
 	VMOV    V14.B16, V2.B16
 	VMOV    V15.B16, V3.B16
-	WORD    $0x4ee8d610            // fsub v16.2d, v16.2d, v8.2d
-	WORD    $0x4ee9d631            // fsub v17.2d, v17.2d, v9.2d
-	WORD    $0x4eead652            // fsub v18.2d, v18.2d, v10.2d
-	WORD    $0x4eebd673            // fsub v19.2d, v19.2d, v11.2d
+	WORD    $0x4ee8d610         // fsub v16.2d, v16.2d, v8.2d
+	WORD    $0x4ee9d631         // fsub v17.2d, v17.2d, v9.2d
+	WORD    $0x4eead652         // fsub v18.2d, v18.2d, v10.2d
+	WORD    $0x4eebd673         // fsub v19.2d, v19.2d, v11.2d
 	FLDPQ   (R11), (F12, F13)
 	FLDPQ   32(R11), (F14, F15)
-	WORD    $0x4e70d694            // fadd v20.2d, v20.2d, v16.2d
-	WORD    $0x4e71d6b5            // fadd v21.2d, v21.2d, v17.2d
-	WORD    $0x4e72d6d6            // fadd v22.2d, v22.2d, v18.2d
-	WORD    $0x4e73d6f7            // fadd v23.2d, v23.2d, v19.2d
-	VFMLS   V24.D2, V12.D2, V8.D2
-	VFMLS   V24.D2, V13.D2, V9.D2
-	VFMLS   V24.D2, V14.D2, V10.D2
-	VFMLS   V24.D2, V15.D2, V11.D2
-	WORD    $0x4e68d694            // fadd v20.2d, v20.2d, v8.2d
-	WORD    $0x4e69d6b5            // fadd v21.2d, v21.2d, v9.2d
-	WORD    $0x4e6ad6d6            // fadd v22.2d, v22.2d, v10.2d
-	WORD    $0x4e6bd6f7            // fadd v23.2d, v23.2d, v11.2d
-	WORD    $0x4e74d484            // fadd v4.2d, v4.2d, v20.2d
-	WORD    $0x4e75d4a5            // fadd v5.2d, v5.2d, v21.2d
-	WORD    $0x4e76d4c6            // fadd v6.2d, v6.2d, v22.2d
-	WORD    $0x4e77d4e7            // fadd v7.2d, v7.2d, v23.2d
+	WORD    $0x4e70d694         // fadd v20.2d, v20.2d, v16.2d
+	WORD    $0x4e71d6b5         // fadd v21.2d, v21.2d, v17.2d
+	WORD    $0x4e72d6d6         // fadd v22.2d, v22.2d, v18.2d
+	WORD    $0x4e73d6f7         // fadd v23.2d, v23.2d, v19.2d
+	WORD    $0x4fd85188         // fmls v8.2d, v12.2d, v24.d[0]
+	WORD    $0x4fd851a9         // fmls v9.2d, v13.2d, v24.d[0]
+	WORD    $0x4fd851ca         // fmls v10.2d, v14.2d, v24.d[0]
+	WORD    $0x4fd851eb         // fmls v11.2d, v15.2d, v24.d[0]
+	WORD    $0x4e68d694         // fadd v20.2d, v20.2d, v8.2d
+	WORD    $0x4e69d6b5         // fadd v21.2d, v21.2d, v9.2d
+	WORD    $0x4e6ad6d6         // fadd v22.2d, v22.2d, v10.2d
+	WORD    $0x4e6bd6f7         // fadd v23.2d, v23.2d, v11.2d
+	WORD    $0x4e74d484         // fadd v4.2d, v4.2d, v20.2d
+	WORD    $0x4e75d4a5         // fadd v5.2d, v5.2d, v21.2d
+	WORD    $0x4e76d4c6         // fadd v6.2d, v6.2d, v22.2d
+	WORD    $0x4e77d4e7         // fadd v7.2d, v7.2d, v23.2d
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -3948,21 +3948,21 @@ vectorModels:
 	// p = w·x; e = p − w·x exactly; s = h + p; b = s − h
 	// c = c + ((((s − b) − h) + (b − p)) + e); h = s
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F11
-	WORD    $0x6e6bdf08          // fmul v8.2d, v24.2d, v11.2d
-	WORD    $0x4e68d409          // fadd v9.2d, v0.2d, v8.2d
-	WORD    $0x4ee0d52a          // fsub v10.2d, v9.2d, v0.2d
-	WORD    $0x4eead52b          // fsub v11.2d, v9.2d, v10.2d
-	WORD    $0x4ee0d56b          // fsub v11.2d, v11.2d, v0.2d
+	WORD    $0x4fd89168       // fmul v8.2d, v11.2d, v24.d[0]
+	WORD    $0x4e68d409       // fadd v9.2d, v0.2d, v8.2d
+	WORD    $0x4ee0d52a       // fsub v10.2d, v9.2d, v0.2d
+	WORD    $0x4eead52b       // fsub v11.2d, v9.2d, v10.2d
+	WORD    $0x4ee0d56b       // fsub v11.2d, v11.2d, v0.2d
 	VMOV    V9.B16, V0.B16
-	WORD    $0x4ee8d54a          // fsub v10.2d, v10.2d, v8.2d
+	WORD    $0x4ee8d54a       // fsub v10.2d, v10.2d, v8.2d
 	FMOVQ   (R11), F9
-	WORD    $0x4e6ad56b          // fadd v11.2d, v11.2d, v10.2d
-	VFMLS   V24.D2, V9.D2, V8.D2
-	WORD    $0x4e68d56b          // fadd v11.2d, v11.2d, v8.2d
-	WORD    $0x4e6bd421          // fadd v1.2d, v1.2d, v11.2d
+	WORD    $0x4e6ad56b       // fadd v11.2d, v11.2d, v10.2d
+	WORD    $0x4fd85128       // fmls v8.2d, v9.2d, v24.d[0]
+	WORD    $0x4e68d56b       // fadd v11.2d, v11.2d, v8.2d
+	WORD    $0x4e6bd421       // fadd v1.2d, v1.2d, v11.2d
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -4018,21 +4018,21 @@ small1Models:
 	// p = w·x; e = p − w·x exactly; s = h + p; b = s − h
 	// c = c + ((((s − b) − h) + (b − p)) + e); h = s
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FMOVD   (R11), F11
-	WORD    $0x6e6bdf08          // fmul v8.2d, v24.2d, v11.2d
-	WORD    $0x4e68d409          // fadd v9.2d, v0.2d, v8.2d
-	WORD    $0x4ee0d52a          // fsub v10.2d, v9.2d, v0.2d
-	WORD    $0x4eead52b          // fsub v11.2d, v9.2d, v10.2d
-	WORD    $0x4ee0d56b          // fsub v11.2d, v11.2d, v0.2d
+	WORD    $0x4fd89168       // fmul v8.2d, v11.2d, v24.d[0]
+	WORD    $0x4e68d409       // fadd v9.2d, v0.2d, v8.2d
+	WORD    $0x4ee0d52a       // fsub v10.2d, v9.2d, v0.2d
+	WORD    $0x4eead52b       // fsub v11.2d, v9.2d, v10.2d
+	WORD    $0x4ee0d56b       // fsub v11.2d, v11.2d, v0.2d
 	VMOV    V9.B16, V0.B16
-	WORD    $0x4ee8d54a          // fsub v10.2d, v10.2d, v8.2d
+	WORD    $0x4ee8d54a       // fsub v10.2d, v10.2d, v8.2d
 	FMOVD   (R11), F9
-	WORD    $0x4e6ad56b          // fadd v11.2d, v11.2d, v10.2d
-	VFMLS   V24.D2, V9.D2, V8.D2
-	WORD    $0x4e68d56b          // fadd v11.2d, v11.2d, v8.2d
-	WORD    $0x4e6bd421          // fadd v1.2d, v1.2d, v11.2d
+	WORD    $0x4e6ad56b       // fadd v11.2d, v11.2d, v10.2d
+	WORD    $0x4fd85128       // fmls v8.2d, v9.2d, v24.d[0]
+	WORD    $0x4e68d56b       // fadd v11.2d, v11.2d, v8.2d
+	WORD    $0x4e6bd421       // fadd v1.2d, v1.2d, v11.2d
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 
@@ -4085,21 +4085,21 @@ lastModels:
 	// p = w·x; e = p − w·x exactly; s = h + p; b = s − h
 	// c = c + ((((s − b) − h) + (b − p)) + e); h = s
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F11
-	WORD    $0x6e6bdf08          // fmul v8.2d, v24.2d, v11.2d
-	WORD    $0x4e68d409          // fadd v9.2d, v0.2d, v8.2d
-	WORD    $0x4ee0d52a          // fsub v10.2d, v9.2d, v0.2d
-	WORD    $0x4eead52b          // fsub v11.2d, v9.2d, v10.2d
-	WORD    $0x4ee0d56b          // fsub v11.2d, v11.2d, v0.2d
+	WORD    $0x4fd89168     // fmul v8.2d, v11.2d, v24.d[0]
+	WORD    $0x4e68d409     // fadd v9.2d, v0.2d, v8.2d
+	WORD    $0x4ee0d52a     // fsub v10.2d, v9.2d, v0.2d
+	WORD    $0x4eead52b     // fsub v11.2d, v9.2d, v10.2d
+	WORD    $0x4ee0d56b     // fsub v11.2d, v11.2d, v0.2d
 	VMOV    V9.B16, V0.B16
-	WORD    $0x4ee8d54a          // fsub v10.2d, v10.2d, v8.2d
+	WORD    $0x4ee8d54a     // fsub v10.2d, v10.2d, v8.2d
 	FMOVQ   (R11), F9
-	WORD    $0x4e6ad56b          // fadd v11.2d, v11.2d, v10.2d
-	VFMLS   V24.D2, V9.D2, V8.D2
-	WORD    $0x4e68d56b          // fadd v11.2d, v11.2d, v8.2d
-	WORD    $0x4e6bd421          // fadd v1.2d, v1.2d, v11.2d
+	WORD    $0x4e6ad56b     // fadd v11.2d, v11.2d, v10.2d
+	WORD    $0x4fd85128     // fmls v8.2d, v9.2d, v24.d[0]
+	WORD    $0x4e68d56b     // fadd v11.2d, v11.2d, v8.2d
+	WORD    $0x4e6bd421     // fadd v1.2d, v1.2d, v11.2d
 	SUB     $1, R10
 	CBNZ    R10, lastModels
 
@@ -4126,56 +4126,56 @@ blockModels:
 	// p = w·x; e = p − w·x exactly; s = h + p; b = s − h
 	// c = c + ((((s − b) − h) + (b − p)) + e); h = s
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F20, F21)
 	FLDPQ   32(R11), (F22, F23)
-	WORD    $0x6e74df08            // fmul v8.2d, v24.2d, v20.2d
-	WORD    $0x6e75df09            // fmul v9.2d, v24.2d, v21.2d
-	WORD    $0x6e76df0a            // fmul v10.2d, v24.2d, v22.2d
-	WORD    $0x6e77df0b            // fmul v11.2d, v24.2d, v23.2d
-	WORD    $0x4e68d40c            // fadd v12.2d, v0.2d, v8.2d
-	WORD    $0x4e69d42d            // fadd v13.2d, v1.2d, v9.2d
-	WORD    $0x4e6ad44e            // fadd v14.2d, v2.2d, v10.2d
-	WORD    $0x4e6bd46f            // fadd v15.2d, v3.2d, v11.2d
-	WORD    $0x4ee0d590            // fsub v16.2d, v12.2d, v0.2d
-	WORD    $0x4ee1d5b1            // fsub v17.2d, v13.2d, v1.2d
-	WORD    $0x4ee2d5d2            // fsub v18.2d, v14.2d, v2.2d
-	WORD    $0x4ee3d5f3            // fsub v19.2d, v15.2d, v3.2d
-	WORD    $0x4ef0d594            // fsub v20.2d, v12.2d, v16.2d
-	WORD    $0x4ef1d5b5            // fsub v21.2d, v13.2d, v17.2d
-	WORD    $0x4ef2d5d6            // fsub v22.2d, v14.2d, v18.2d
-	WORD    $0x4ef3d5f7            // fsub v23.2d, v15.2d, v19.2d
-	WORD    $0x4ee0d694            // fsub v20.2d, v20.2d, v0.2d
-	WORD    $0x4ee1d6b5            // fsub v21.2d, v21.2d, v1.2d
-	WORD    $0x4ee2d6d6            // fsub v22.2d, v22.2d, v2.2d
-	WORD    $0x4ee3d6f7            // fsub v23.2d, v23.2d, v3.2d
+	WORD    $0x4fd89288         // fmul v8.2d, v20.2d, v24.d[0]
+	WORD    $0x4fd892a9         // fmul v9.2d, v21.2d, v24.d[0]
+	WORD    $0x4fd892ca         // fmul v10.2d, v22.2d, v24.d[0]
+	WORD    $0x4fd892eb         // fmul v11.2d, v23.2d, v24.d[0]
+	WORD    $0x4e68d40c         // fadd v12.2d, v0.2d, v8.2d
+	WORD    $0x4e69d42d         // fadd v13.2d, v1.2d, v9.2d
+	WORD    $0x4e6ad44e         // fadd v14.2d, v2.2d, v10.2d
+	WORD    $0x4e6bd46f         // fadd v15.2d, v3.2d, v11.2d
+	WORD    $0x4ee0d590         // fsub v16.2d, v12.2d, v0.2d
+	WORD    $0x4ee1d5b1         // fsub v17.2d, v13.2d, v1.2d
+	WORD    $0x4ee2d5d2         // fsub v18.2d, v14.2d, v2.2d
+	WORD    $0x4ee3d5f3         // fsub v19.2d, v15.2d, v3.2d
+	WORD    $0x4ef0d594         // fsub v20.2d, v12.2d, v16.2d
+	WORD    $0x4ef1d5b5         // fsub v21.2d, v13.2d, v17.2d
+	WORD    $0x4ef2d5d6         // fsub v22.2d, v14.2d, v18.2d
+	WORD    $0x4ef3d5f7         // fsub v23.2d, v15.2d, v19.2d
+	WORD    $0x4ee0d694         // fsub v20.2d, v20.2d, v0.2d
+	WORD    $0x4ee1d6b5         // fsub v21.2d, v21.2d, v1.2d
+	WORD    $0x4ee2d6d6         // fsub v22.2d, v22.2d, v2.2d
+	WORD    $0x4ee3d6f7         // fsub v23.2d, v23.2d, v3.2d
 	VMOV    V12.B16, V0.B16
 	VMOV    V13.B16, V1.B16
 	VMOV    V14.B16, V2.B16
 	VMOV    V15.B16, V3.B16
-	WORD    $0x4ee8d610            // fsub v16.2d, v16.2d, v8.2d
-	WORD    $0x4ee9d631            // fsub v17.2d, v17.2d, v9.2d
-	WORD    $0x4eead652            // fsub v18.2d, v18.2d, v10.2d
-	WORD    $0x4eebd673            // fsub v19.2d, v19.2d, v11.2d
+	WORD    $0x4ee8d610         // fsub v16.2d, v16.2d, v8.2d
+	WORD    $0x4ee9d631         // fsub v17.2d, v17.2d, v9.2d
+	WORD    $0x4eead652         // fsub v18.2d, v18.2d, v10.2d
+	WORD    $0x4eebd673         // fsub v19.2d, v19.2d, v11.2d
 	FLDPQ   (R11), (F12, F13)
 	FLDPQ   32(R11), (F14, F15)
-	WORD    $0x4e70d694            // fadd v20.2d, v20.2d, v16.2d
-	WORD    $0x4e71d6b5            // fadd v21.2d, v21.2d, v17.2d
-	WORD    $0x4e72d6d6            // fadd v22.2d, v22.2d, v18.2d
-	WORD    $0x4e73d6f7            // fadd v23.2d, v23.2d, v19.2d
-	VFMLS   V24.D2, V12.D2, V8.D2
-	VFMLS   V24.D2, V13.D2, V9.D2
-	VFMLS   V24.D2, V14.D2, V10.D2
-	VFMLS   V24.D2, V15.D2, V11.D2
-	WORD    $0x4e68d694            // fadd v20.2d, v20.2d, v8.2d
-	WORD    $0x4e69d6b5            // fadd v21.2d, v21.2d, v9.2d
-	WORD    $0x4e6ad6d6            // fadd v22.2d, v22.2d, v10.2d
-	WORD    $0x4e6bd6f7            // fadd v23.2d, v23.2d, v11.2d
-	WORD    $0x4e74d484            // fadd v4.2d, v4.2d, v20.2d
-	WORD    $0x4e75d4a5            // fadd v5.2d, v5.2d, v21.2d
-	WORD    $0x4e76d4c6            // fadd v6.2d, v6.2d, v22.2d
-	WORD    $0x4e77d4e7            // fadd v7.2d, v7.2d, v23.2d
+	WORD    $0x4e70d694         // fadd v20.2d, v20.2d, v16.2d
+	WORD    $0x4e71d6b5         // fadd v21.2d, v21.2d, v17.2d
+	WORD    $0x4e72d6d6         // fadd v22.2d, v22.2d, v18.2d
+	WORD    $0x4e73d6f7         // fadd v23.2d, v23.2d, v19.2d
+	WORD    $0x4fd85188         // fmls v8.2d, v12.2d, v24.d[0]
+	WORD    $0x4fd851a9         // fmls v9.2d, v13.2d, v24.d[0]
+	WORD    $0x4fd851ca         // fmls v10.2d, v14.2d, v24.d[0]
+	WORD    $0x4fd851eb         // fmls v11.2d, v15.2d, v24.d[0]
+	WORD    $0x4e68d694         // fadd v20.2d, v20.2d, v8.2d
+	WORD    $0x4e69d6b5         // fadd v21.2d, v21.2d, v9.2d
+	WORD    $0x4e6ad6d6         // fadd v22.2d, v22.2d, v10.2d
+	WORD    $0x4e6bd6f7         // fadd v23.2d, v23.2d, v11.2d
+	WORD    $0x4e74d484         // fadd v4.2d, v4.2d, v20.2d
+	WORD    $0x4e75d4a5         // fadd v5.2d, v5.2d, v21.2d
+	WORD    $0x4e76d4c6         // fadd v6.2d, v6.2d, v22.2d
+	WORD    $0x4e77d4e7         // fadd v7.2d, v7.2d, v23.2d
 	SUB     $1, R10
 	CBNZ    R10, blockModels
 
@@ -4208,21 +4208,21 @@ vectorModels:
 	// p = w·x; e = p − w·x exactly; s = h + p; b = s − h
 	// c = c + ((((s − b) − h) + (b − p)) + e); h = s
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F11
-	WORD    $0x6e6bdf08          // fmul v8.2d, v24.2d, v11.2d
-	WORD    $0x4e68d409          // fadd v9.2d, v0.2d, v8.2d
-	WORD    $0x4ee0d52a          // fsub v10.2d, v9.2d, v0.2d
-	WORD    $0x4eead52b          // fsub v11.2d, v9.2d, v10.2d
-	WORD    $0x4ee0d56b          // fsub v11.2d, v11.2d, v0.2d
+	WORD    $0x4fd89168       // fmul v8.2d, v11.2d, v24.d[0]
+	WORD    $0x4e68d409       // fadd v9.2d, v0.2d, v8.2d
+	WORD    $0x4ee0d52a       // fsub v10.2d, v9.2d, v0.2d
+	WORD    $0x4eead52b       // fsub v11.2d, v9.2d, v10.2d
+	WORD    $0x4ee0d56b       // fsub v11.2d, v11.2d, v0.2d
 	VMOV    V9.B16, V0.B16
-	WORD    $0x4ee8d54a          // fsub v10.2d, v10.2d, v8.2d
+	WORD    $0x4ee8d54a       // fsub v10.2d, v10.2d, v8.2d
 	FMOVQ   (R11), F9
-	WORD    $0x4e6ad56b          // fadd v11.2d, v11.2d, v10.2d
-	VFMLS   V24.D2, V9.D2, V8.D2
-	WORD    $0x4e68d56b          // fadd v11.2d, v11.2d, v8.2d
-	WORD    $0x4e6bd421          // fadd v1.2d, v1.2d, v11.2d
+	WORD    $0x4e6ad56b       // fadd v11.2d, v11.2d, v10.2d
+	WORD    $0x4fd85128       // fmls v8.2d, v9.2d, v24.d[0]
+	WORD    $0x4e68d56b       // fadd v11.2d, v11.2d, v8.2d
+	WORD    $0x4e6bd421       // fadd v1.2d, v1.2d, v11.2d
 	SUB     $1, R10
 	CBNZ    R10, vectorModels
 
@@ -4262,21 +4262,21 @@ small1Models:
 	// p = w·x; e = p − w·x exactly; s = h + p; b = s − h
 	// c = c + ((((s − b) − h) + (b − p)) + e); h = s
 	MOVD.P  24(R8), R11
-	VLD1R.P 8(R9), [V24.D2]
+	FMOVD.P 8(R9), F24
 	ADD     R6, R11
 	FMOVD   (R11), F11
-	WORD    $0x6e6bdf08          // fmul v8.2d, v24.2d, v11.2d
-	WORD    $0x4e68d409          // fadd v9.2d, v0.2d, v8.2d
-	WORD    $0x4ee0d52a          // fsub v10.2d, v9.2d, v0.2d
-	WORD    $0x4eead52b          // fsub v11.2d, v9.2d, v10.2d
-	WORD    $0x4ee0d56b          // fsub v11.2d, v11.2d, v0.2d
+	WORD    $0x4fd89168       // fmul v8.2d, v11.2d, v24.d[0]
+	WORD    $0x4e68d409       // fadd v9.2d, v0.2d, v8.2d
+	WORD    $0x4ee0d52a       // fsub v10.2d, v9.2d, v0.2d
+	WORD    $0x4eead52b       // fsub v11.2d, v9.2d, v10.2d
+	WORD    $0x4ee0d56b       // fsub v11.2d, v11.2d, v0.2d
 	VMOV    V9.B16, V0.B16
-	WORD    $0x4ee8d54a          // fsub v10.2d, v10.2d, v8.2d
+	WORD    $0x4ee8d54a       // fsub v10.2d, v10.2d, v8.2d
 	FMOVD   (R11), F9
-	WORD    $0x4e6ad56b          // fadd v11.2d, v11.2d, v10.2d
-	VFMLS   V24.D2, V9.D2, V8.D2
-	WORD    $0x4e68d56b          // fadd v11.2d, v11.2d, v8.2d
-	WORD    $0x4e6bd421          // fadd v1.2d, v1.2d, v11.2d
+	WORD    $0x4e6ad56b       // fadd v11.2d, v11.2d, v10.2d
+	WORD    $0x4fd85128       // fmls v8.2d, v9.2d, v24.d[0]
+	WORD    $0x4e68d56b       // fadd v11.2d, v11.2d, v8.2d
+	WORD    $0x4e6bd421       // fadd v1.2d, v1.2d, v11.2d
 	SUB     $1, R10
 	CBNZ    R10, small1Models
 

@@ -1,14 +1,14 @@
 // Command mca says how fast the loops over models in package kernel can run on processors that are not at hand, by the
 // scheduling models of LLVM:
 //
-//	go run ./asmgen/mca
+//	go run ./asmgen/mca -suffix=-22    # with the programs of llvm-22
 //
 // It builds package kernel, takes the machine code of the loops over models in the largest blocks of weightedSum, has
 // llvm-mc disassemble it and llvm-mca simulate it, and prints Markdown tables. Those of accumulate are the same but for
 // general registers. In a table stand, in cycles for one element of one model when all data is in the first-level cache:
 //
 //   - cycles: what llvm-mca finds when the loop runs for many models;
-//   - loads: the bytes of the elements through the load ports, by whole vectors;
+//   - loads: the bytes of the elements through the load ports, by whole vectors, or by pairs of them (NEON);
 //   - arithmetic: the vector instructions that calculate, each through the pipes that it can go to;
 //   - ratio: cycles over the larger of these two limits;
 //   - full: the units that have no cycle to spare, as the scheduling model names them, and the dispatch of
@@ -45,14 +45,14 @@ var processors = []processor{
 // An isa is an instruction set of the kernels.
 type isa struct {
 	name, architecture string
-	vectorBytes        int
-	load               string // of a vector
+	load               string // the loops' way to load
+	loadBytes          int    // that it loads
 }
 
 var isas = []isa{
-	{"NEON", "arm64", 16, "ldr q0, [x0]"},
-	{"AVX2", "amd64", 32, "vmovups (%rax), %ymm0"},
-	{"AVX512", "amd64", 64, "vmovups (%rax), %zmm0"},
+	{"NEON", "arm64", "ldp q0, q1, [x0]", 32},
+	{"AVX2", "amd64", "vmovups (%rax), %ymm0", 32},
+	{"AVX512", "amd64", "vmovups (%rax), %zmm0", 64},
 }
 
 var kinds = []struct {
@@ -177,7 +177,7 @@ func (l llvm) row(p processor, isa isa, listing []string, elements, elementBytes
 	return row{
 		model:      whole.model,
 		cycles:     whole.cycles / float64(elements),
-		loads:      load.busiest() * float64(elementBytes) / float64(isa.vectorBytes),
+		loads:      load.busiest() * float64(elementBytes) / float64(isa.loadBytes),
 		arithmetic: calculation.busiest() / float64(elements),
 		full:       full,
 	}, nil

@@ -28,6 +28,11 @@ var encodings = map[string]encoding{
 	"fdiv v%d.4s, v%d.4s, v%d.4s":  {0x6e20fc00, three},
 	"fcmeq v%d.4s, v%d.4s, v%d.4s": {0x4e20e400, three},
 
+	"fmul v%d.2d, v%d.2d, v%d.d[0]": {0x4fc09000, three},
+	"fmla v%d.2d, v%d.2d, v%d.d[0]": {0x4fc01000, three},
+	"fmla v%d.4s, v%d.4s, v%d.s[0]": {0x4f801000, three},
+	"fmls v%d.2d, v%d.2d, v%d.d[0]": {0x4fc05000, three},
+
 	"fcvtl v%d.4s, v%d.4h":  {0x0e217800, two},
 	"fcvtl2 v%d.4s, v%d.8h": {0x4e217800, two},
 	"fcvtl v%d.2d, v%d.2s":  {0x0e617800, two},

@@ -50,7 +50,11 @@ func (g *generator) fold(p part) {
 
 // multiplyAdd adds to accumulators the products of elements, or of halves that are widened, with the weight.
 func (g *generator) multiplyAdd(elements, accumulators int) {
-	g.op("VFMLA", "V%d.%[4]s, V%[2]d.%[4]s, V%[3]d.%[4]s", weight, elements, accumulators, g.arrangement())
+	if g.accumulator == 4 {
+		g.word("fmla v%d.4s, v%d.4s, v%d.s[0]", accumulators, elements, weight)
+	} else {
+		g.word("fmla v%d.2d, v%d.2d, v%d.d[0]", accumulators, elements, weight)
+	}
 }
 
 // loadElements loads some of the vectors of p from the address in register first, or the pieces of its only one.
@@ -83,7 +87,7 @@ func (g *generator) foldPairs(p part) {
 	}
 	elements := lost
 	g.loadElements(p, 0, p.vectors, elements)
-	all(func(v int) { g.word("fmul v%d.2d, v%d.2d, v%d.2d", product+v, weight, elements+v) })
+	all(func(v int) { g.word("fmul v%d.2d, v%d.2d, v%d.d[0]", product+v, elements+v, weight) })
 	arithmetic("fadd", h, product, s)
 	arithmetic("fsub", s, h, b)
 	arithmetic("fsub", s, b, lost)
@@ -93,7 +97,7 @@ func (g *generator) foldPairs(p part) {
 	elements = s
 	g.loadElements(p, 0, p.vectors, elements)
 	arithmetic("fadd", lost, b, lost)
-	all(func(v int) { g.op("VFMLS", "V%d.D2, V%d.D2, V%d.D2", weight, elements+v, product+v) })
+	all(func(v int) { g.word("fmls v%d.2d, v%d.2d, v%d.d[0]", product+v, elements+v, weight) })
 	arithmetic("fadd", lost, product, lost)
 	arithmetic("fadd", c, lost, c)
 }

@@ -276,7 +276,12 @@ func (g *generator) foldModels(p part) {
 	g.label(p.name + "Models")
 	g.comment(g.foldDoc()...)
 	g.op("MOVD.P", "%d(R%d), R%d", sliceHeader, nextHeader, first)
-	g.op("VLD1R.P", "%d(R%d), [V%d.%s]", g.accumulator, nextWeight, weight, g.arrangement())
+	// The weight stays in the first lane: to copy it to all would take a unit that calculates.
+	if g.accumulator == 4 {
+		g.op("FMOVS.P", "4(R%d), F%d", nextWeight, weight)
+	} else {
+		g.op("FMOVD.P", "8(R%d), F%d", nextWeight, weight)
+	}
 	g.op("ADD", "R%d, R%d", p.index, first)
 	if g.pair {
 		g.foldPairs(p)

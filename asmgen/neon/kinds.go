@@ -51,14 +51,6 @@ func (k kind) vectors() int {
 	return 16 / k.registers()
 }
 
-// arrangement returns the assembler's suffix for a vector of accumulators.
-func (k kind) arrangement() string {
-	if k.accumulator == 4 {
-		return "S4"
-	}
-	return "D2"
-}
-
 func widenFloat32(e *emitter, low, high, elements int) {
 	if high != none {
 		e.word("fcvtl2 v%d.2d, v%d.4s", high, elements)
