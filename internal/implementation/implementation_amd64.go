@@ -42,8 +42,6 @@ func preferredAVX512(vendor cpuid.Vendor, family int) (cached, past Choice) {
 		// not matter: there the longer blocks of AVX-512 keep more models flowing where an element needs more than one
 		// instruction, and the shorter ones of AVX2 are ahead where it does not.
 		cached[Float32] = AVX2
-		cached[Float64] = AVX2
-		cached[Float32Native] = AVX2
 		cached[Float16] = AVX2
 		past[Float64] = AVX2
 		past[Float32Native] = AVX2

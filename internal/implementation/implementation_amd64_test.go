@@ -8,11 +8,11 @@ import (
 	"github.com/klauspost/cpuid/v2"
 )
 
-// TestPreferred: AVX-512 for every kind but on Zen 4, where it is the slower one for all but bfloat16 and double-double
-// in the caches, and for float64 and native float32 in memory.
+// TestPreferred: AVX-512 for every kind but on Zen 4, where it is the slower one for float32 and float16 in the caches,
+// and for float64 and native float32 in memory.
 func TestPreferred(t *testing.T) {
 	zen4, zen4Past := all(AVX512), all(AVX512)
-	for _, k := range []Kind{Float32, Float64, Float32Native, Float16} {
+	for _, k := range []Kind{Float32, Float16} {
 		zen4[k] = AVX2
 	}
 	zen4Past[Float64], zen4Past[Float32Native] = AVX2, AVX2
