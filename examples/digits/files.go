@@ -15,6 +15,9 @@ func checkpointPath(dir string, k int) string {
 	return filepath.Join(dir, fmt.Sprintf("checkpoint-%02d.safetensors", k))
 }
 
+// movingAveragePath returns the path of the moving average over the training.
+func movingAveragePath(dir string) string { return filepath.Join(dir, "moving-average.safetensors") }
+
 // save writes the network to a safetensors file with the names that a PyTorch state dict would have.
 func (n *network) save(path string) error {
 	steps := checkpoint.Tensor{Name: "steps", DType: checkpoint.I64}

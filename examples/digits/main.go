@@ -1,5 +1,6 @@
 // Digits shows what averaging checkpoints does to a small classifier of handwritten digits: the accuracy of each of the
-// last checkpoints of a training run, of their mean and of their exponential mean, on digits that training never saw.
+// last checkpoints of a training run, of their mean, of their exponential mean and of the moving average that was kept while
+// training, on digits that training never saw.
 //
 //	go run ./examples/digits                           evaluate the checkpoints in testdata/digits
 //	go run ./examples/digits soup.safetensors …        evaluate these files as well
@@ -100,15 +101,18 @@ func retrain(digits []digit, seed uint64, dir string, out io.Writer) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
-	networks := train(digits, seed, func(epoch int, loss float64) {
+	networks, moving, err := train(digits, seed, func(epoch int, loss float64) {
 		fmt.Fprintf(out, "epoch %2d of %d: training loss %.4f\n", epoch, epochs, loss)
 	})
+	if err != nil {
+		return err
+	}
 	for k, n := range networks {
 		if err := n.save(checkpointPath(dir, k+1)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return moving.save(movingAveragePath(dir))
 }
 
 // An entry is a line of the table.
@@ -117,7 +121,7 @@ type entry struct {
 	network *network
 }
 
-// collect returns the checkpoints in dir, their averages and the networks in the other files.
+// collect returns the checkpoints in dir, their averages, the moving average in dir and the networks in the other files.
 func collect(dir string, others []string) ([]entry, error) {
 	var entries []entry
 	var networks []*network // oldest first
@@ -147,6 +151,12 @@ func collect(dir string, others []string) ([]entry, error) {
 		}
 		entries = append(entries, entry{fmt.Sprintf("exponential mean, decay %v", decay), n})
 	}
+
+	moving, err := load(movingAveragePath(dir))
+	if err != nil {
+		return nil, err
+	}
+	entries = append(entries, entry{fmt.Sprintf("moving average, decay %v", movingDecay), moving})
 
 	for _, path := range others {
 		n, err := load(path)

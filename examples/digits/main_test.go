@@ -53,25 +53,30 @@ func TestTrainingRepeats(t *testing.T) {
 	if err := run([]string{"-train", "-data", dataFile, "-dir", dir}, &out); err != nil {
 		t.Fatal(err)
 	}
-	for k := 1; k <= checkpoints; k++ {
-		got, err := os.ReadFile(checkpointPath(dir, k))
+	same := func(path, committed string) {
+		t.Helper()
+		got, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, err := os.ReadFile(checkpointPath(root, k))
+		want, err := os.ReadFile(committed)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(got, want) {
-			t.Errorf("checkpoint %d differs from the one in testdata", k)
+			t.Errorf("%s differs from the one in testdata", filepath.Base(path))
 		}
 	}
+	for k := 1; k <= checkpoints; k++ {
+		same(checkpointPath(dir, k), checkpointPath(root, k))
+	}
+	same(movingAveragePath(dir), movingAveragePath(root))
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(files) != checkpoints {
-		t.Errorf("%d files written, want %d", len(files), checkpoints)
+	if len(files) != checkpoints+1 {
+		t.Errorf("%d files written, want %d", len(files), checkpoints+1)
 	}
 	if n := strings.Count(out.String(), "training loss"); n != epochs {
 		t.Errorf("%d lines of progress, want %d", n, epochs)
