@@ -10,6 +10,18 @@
 // All four are a weight vector applied in a single pass over the models. Package weighting makes weight vectors, package
 // kernel holds the loops, and packages merge and checkpoint do the same with model files.
 //
+// # Models one at a time
+//
+// Where the models are not at hand together, an [Accumulator] takes them as they come, as in federated averaging, and
+// keeps one sum; [Sharded] takes them from many goroutines. An [EMA] follows a model while it trains.
+//
+//	sum, err := modelavg.NewAccumulator[float32](n)
+//	err = sum.Add(model, samples) // for every client
+//	err = sum.Mean(global)
+//
+// Sums can be merged, saved and restored. With WithAccumulation([Exact]) they do not depend on the order in which
+// models came, and their mean is correctly rounded. [CheckFinite] looks for NaNs and infinities before a model is added.
+//
 // # Exactness
 //
 // float32 is summed in float64, Float16 and BFloat16 are summed in float32, and every result is rounded once, to nearest

@@ -13,7 +13,8 @@ import (
 //	Float16     float32               float32         float32
 //	BFloat16    float32               float32         float32
 //
-// 16-bit elements are summed in float32 whatever is asked: a sum held in 16 bits loses the smaller terms altogether.
+// 16-bit elements are summed in float32 whatever is asked: a sum held in 16 bits loses the smaller terms altogether. [Exact]
+// is for an [Accumulator] alone.
 type Accumulation uint8
 
 const (

@@ -1,10 +1,10 @@
 // Package exact sums products of floating-point numbers without rounding, and rounds a quotient of two such sums once.
 //
-// Every finite float64 is an integer times 2^−1074, and every product of two is an integer times 2^−2148. A sum of them is
-// therefore an integer too, of at most some 4,300 bits, and it is kept as one: in digits of radix 2³², each in an int64 of
-// its own, so that 2³⁰ products can be added before a digit has to pass on a carry (carry-save; Kulisch, "Computer
-// Arithmetic and Validity", 2008, describes accumulators of this kind). Addition of integers is associative and
-// commutative, so that neither the order of the products nor how sums were merged can be seen in the result.
+// Every finite float64 is an integer times 2^−1074, and every product of two is an integer times 2^−2148. A sum of them
+// is therefore an integer too, of at most some 4,300 bits, and it is kept as one: in digits of radix 2³², each in an
+// int64 of its own, so that 2³⁰ products can be added before a digit has to pass on a carry (carry-save; Kulisch,
+// "Computer Arithmetic and Validity", 2008, describes accumulators of this kind). Addition of integers is associative
+// and commutative, so that neither the order of the products nor how sums were merged can be seen in the result.
 //
 // A [Sum] is one such integer, of numbers alone. A [Vector] is one for each element of a model, and holds only those
 // digits that some element of a block of elements has needed.
@@ -22,12 +22,12 @@ const (
 	// than 2³² with each, and two sums that are both full can be merged.
 	mostPending = 1 << 29
 
-	// leastExponent is that of the lowest bit of a float64, and of the first digit of a Sum. The first digit of a Vector
-	// has twice that.
+	// leastExponent is that of the lowest bit of a float64, and of the first digit of a Sum. The first digit of a
+	// Vector has twice that.
 	leastExponent = -1074
 
-	// parsedSumDigits hold the 2,098 bits of a float64 and the growth of 2⁶³ additions, parsedDigits the 4,196 bits of a
-	// product and as much growth. That is what may be read; the others have room for as many additions again.
+	// parsedSumDigits hold the 2,098 bits of a float64 and the growth of 2⁶³ additions, parsedDigits the 4,196 bits of
+	// a product and as much growth. That is what may be read; the others have room for as many additions again.
 	parsedSumDigits = 68
 	sumDigits       = parsedSumDigits + 4
 	parsedDigits    = 135
@@ -37,8 +37,8 @@ const (
 	infinity = 0x7ff << 52
 )
 
-// A Format is a binary floating-point format: bits of significand, the implied one included, and the range of the exponent
-// of normal numbers 1.f·2^e. All of its numbers are numbers of float64.
+// A Format is a binary floating-point format: bits of significand, the implied one included, and the range of the
+// exponent of normal numbers 1.f·2^e. All of its numbers are numbers of float64.
 type Format struct{ Precision, Least, Most int }
 
 // The formats of the elements, and of sums of weights.
@@ -50,8 +50,8 @@ var (
 )
 
 // round returns the number of the format nearest to (q + f)·2^exponent, where f is 0, or unknown and between 0 and 1 if
-// more is set. Of two that are equally near it is the even one, and an infinity stands for what is too large. With more,
-// q must have at least two bits more than the format's precision.
+// more is set. Of two that are equally near it is the even one, and an infinity stands for what is too large. With
+// more, q must have at least two bits more than the format's precision.
 func (f Format) round(q uint64, more bool, exponent int) float64 {
 	if q == 0 {
 		return 0
@@ -168,8 +168,8 @@ type Divisor struct {
 	negative bool
 }
 
-// divide returns |m/d| as q and an exponent: the quotient is (q + f)·2^exponent, where f is 0, or between 0 and 1 if more
-// is set. q has 63 or 64 bits. m must not be zero.
+// divide returns |m/d| as q and an exponent: the quotient is (q + f)·2^exponent, where f is 0, or between 0 and 1 if
+// more is set. q has 63 or 64 bits. m must not be zero.
 //
 // It is one step of the long division of Knuth (TAOCP 2, 4.3.1, algorithm D) with digits of 64 bits.
 func (m *magnitude) divide(d *Divisor) (q uint64, more bool, exponent int) {

@@ -361,9 +361,76 @@ func TestParseRefuses(t *testing.T) {
 		}
 	}
 	var s Sum
-	for _, b := range [][]byte{{}, {0, 0, 1, 0, 0, 0, 0, 0, 0}, {1, 0, 0, 0, 0}, {68, 0, 1, 0, 0, 1, 0, 0, 0}, {0, 0, 0, 0, 1, 0}} {
+	for _, b := range [][]byte{
+		{},
+		{0, 0, 1, 0, 0, 0, 0, 0, 0}, // a digit of zero
+		{1, 0, 0, 0, 0},             // no digits, but not from 0 on
+		{68, 0, 1, 0, 0, 1, 0, 0, 0},
+		{0, 0, 0, 0, 1, 0}, // flags
+	} {
 		if _, err := s.Parse(b); err == nil {
 			t.Errorf("sum: accepted %x", b)
+		}
+	}
+}
+
+// Rounding looks at every bit that it drops.
+func TestRound(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	for range rounds(25000) {
+		f := formats[rng.IntN(len(formats))]
+		var q uint64
+		for range 1 + rng.IntN(3) {
+			q |= 1 << rng.IntN(64)
+		}
+		if rng.IntN(2) == 0 {
+			q |= (1<<rng.IntN(64) - 1) << rng.IntN(64)
+		}
+		if top := f.Precision + 1 + rng.IntN(62-f.Precision); rng.IntN(2) == 0 { // next to the middle of two numbers
+			half := top - f.Precision
+			q = 1<<top | uint64(rng.IntN(2))<<(half+1) | 1<<half | 1<<rng.IntN(half)
+		}
+		more := rng.IntN(2) == 0 && q > 1<<60
+		exponent := f.Least - 140 + rng.IntN(f.Most-f.Least+120)
+		x := new(big.Rat).SetInt(new(big.Int).SetUint64(q))
+		if more {
+			x.Add(x, big.NewRat(1, 3))
+		}
+		power := new(big.Rat).SetInt(new(big.Int).Lsh(big.NewInt(1), uint(max(exponent, -exponent))))
+		if exponent < 0 {
+			power.Inv(power)
+		}
+		if got, want := f.round(q, more, exponent), nearest(x.Mul(x, power), f); got != want {
+			t.Fatalf("%#x (and more: %v)·2^%d to %v: got %v, want %v", q, more, exponent, f, got, want)
+		}
+	}
+}
+
+// The widest products of every width, at every place in a digit, fit into the digits that they are added to.
+func TestWidestProducts(t *testing.T) {
+	for _, f := range formats {
+		for width := 1; width <= 53; width++ {
+			w := float64(int64(1)<<width - 1)
+			x := make([]float64, 32)
+			for i := range x {
+				x[i] = math.Ldexp(float64(int64(1)<<f.Precision-1), i-31-f.Precision)
+			}
+			v := NewVector(len(x))
+			add(v, x, f, -w)
+			digits := make([]*big.Int, len(x))
+			for i := range x {
+				digits[i] = new(big.Int)
+				for r := v.block[0].rows - 1; r >= 0; r-- {
+					digits[i].Add(digits[i].Lsh(digits[i], digitBits), big.NewInt(v.block[0].digit[r*len(x)+i]))
+				}
+				want := new(big.Rat).Mul(rational(-w), rational(x[i]))
+				places := uint(-2*leastExponent - digitBits*v.block[0].low)
+				unit := new(big.Int).Lsh(big.NewInt(1), places)
+				if want.Mul(want, new(big.Rat).SetInt(unit)); !want.IsInt() || want.Num().Cmp(digits[i]) != 0 {
+					t.Fatalf("precision %d, weight of %d bits, element %d: got %v, want %v",
+						f.Precision, width, i, digits[i], want)
+				}
+			}
 		}
 	}
 }

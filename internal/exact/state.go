@@ -6,8 +6,8 @@ import (
 )
 
 // The encodings are canonical: sums that are equal have the same bytes, however they came about. All numbers are
-// little-endian. Digits are of radix 2³² and balanced, from −2³¹ to 2³¹−1; the first and the last row of digits that are
-// given are not all zero.
+// little-endian. Digits are of radix 2³² and balanced, from −2³¹ to 2³¹−1; the first and the last row of digits that
+// are given are not all zero.
 //
 //	Vector:  1 or, if nothing has been added, 0; then the blocks
 //	block:   first digit uint16, rows uint16, 1 or 0 for flags uint8, digits int32 (a row after the other), flags uint8

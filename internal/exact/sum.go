@@ -2,8 +2,8 @@ package exact
 
 import "math"
 
-// A Sum is the exact sum of finite numbers. The zero Sum is 0. Its bits do not depend on the order of the additions, once
-// it has been encoded.
+// A Sum is the exact sum of finite numbers. The zero Sum is 0. Its bits do not depend on the order of the additions,
+// once it has been encoded.
 type Sum struct {
 	digit   [sumDigits]int64 // digit[j]·2^(32j+leastExponent)
 	pending int64            // a digit is less than pending·2³²
@@ -77,8 +77,8 @@ func (s *Sum) Sign() int {
 	return 1
 }
 
-// Round returns the number of the format that is nearest to the sum: of two the even one, and an infinity for what is too
-// large. It returns +0 for a sum of zero.
+// Round returns the number of the format that is nearest to the sum: of two the even one, and an infinity for what is
+// too large. It returns +0 for a sum of zero.
 func (s *Sum) Round(f Format) float64 {
 	var m magnitude
 	s.magnitude(&m)

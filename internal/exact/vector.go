@@ -10,9 +10,9 @@ const BlockSize = 512
 
 // A Vector holds an exact sum of products for each element of a model.
 //
-// The elements are in blocks of [BlockSize]. A block holds a range of digits, the same for all its elements, which grows
-// with what is added: ordinary models need two to four digits of 8 bytes for an element, and any finite numbers can be
-// added. In a block all elements' first digits come first, then their second digits, and so on.
+// The elements are in blocks of [BlockSize]. A block holds a range of digits, the same for all its elements, which
+// grows with what is added: ordinary models need two to five digits of 8 bytes for an element, and any finite numbers
+// can be added. In a block all elements' first digits come first, then their second digits, and so on.
 //
 // Infinities and NaNs have no digits. They are flags, which say what has been added and not when.
 type Vector struct {
@@ -88,8 +88,8 @@ func NewWeight(w float64) Weight {
 	return Weight{m >> zeros, e + leastExponent + zeros, w < 0}
 }
 
-// Begin prepares for one product to be added to every element, by [Vector.Add] for every block, in any order or at once.
-// [Vector.End] has to follow.
+// Begin prepares for one product to be added to every element, by [Vector.Add] for every block, in any order or at
+// once. [Vector.End] has to follow.
 func (v *Vector) Begin() {
 	if v.pending >= mostPending {
 		v.normalize()
@@ -115,7 +115,8 @@ func (v *Vector) Add(block int, x []float64, f Format, w Weight) {
 	if most == 0 {
 		return
 	}
-	// A product is (m >> drop)·w.mantissa·2^(e + base + 2·leastExponent), for an element with mantissa m and exponent e.
+	// A product is (m >> drop)·w.mantissa·2^(e + base + 2·leastExponent), for an element with mantissa m and exponent
+	// e.
 	base := drop + w.exponent - leastExponent - 1
 	width := f.Precision + bits.Len64(w.mantissa)
 	touched := 5 // 53 + 53 bits, moved up by 31
@@ -137,8 +138,8 @@ func (v *Vector) Add(block int, x []float64, f Format, w Weight) {
 	}
 }
 
-// exponents returns the least and the greatest biased exponent of the finite numbers that are not zero, or 0 if there is
-// none, and whether there are others.
+// exponents returns the least and the greatest biased exponent of the finite numbers that are not zero, or 0 if there
+// is none, and whether there are others.
 func exponents(x []float64) (least, most int, special bool) {
 	low, high := uint64(infinity), uint64(0)
 	for _, f := range x {
@@ -354,8 +355,9 @@ func (b *block) normalize(n int) {
 	}
 }
 
-// Divide sets every dst[i] to the quotient of an element of a block and the divisor, correctly rounded to the format: to
-// the nearest of its numbers, and of two that are equally near to the even one. What is too large becomes an infinity.
+// Divide sets every dst[i] to the quotient of an element of a block and the divisor, correctly rounded to the format:
+// to the nearest of its numbers, and of two that are equally near to the even one. What is too large becomes an
+// infinity.
 //
 // Where a NaN was added, or infinities of both signs, the result is NaN, and where infinities of one sign were, that
 // infinity, divided. A quotient that is zero because the sum is has the sign of a sum of +0, or of −0 if products of −0
