@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -282,12 +283,26 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
+// In a bubble of package synctest a sleep takes exactly as long as it should, whatever else the machine does.
 func TestCalibrate(t *testing.T) {
-	if got := calibrate(func(times int) { time.Sleep(time.Duration(times) * 100 * time.Microsecond) }, 10*time.Millisecond); got < 20 || got > 110 {
-		t.Errorf("got %d runs of 100 µs for 10 ms, want about 100", got)
-	}
-	if got := calibrate(func(times int) { time.Sleep(2 * time.Millisecond) }, time.Millisecond); got != 1 {
-		t.Errorf("got %d runs of 2 ms for 1 ms, want 1", got)
+	for _, test := range []struct {
+		each, once, sample time.Duration // of a run: each time, and besides
+		want               int
+	}{
+		{100 * time.Microsecond, 0, 10 * time.Millisecond, 100},
+		{0, 2 * time.Millisecond, time.Millisecond, 1},
+		{2 * time.Millisecond, 0, time.Millisecond, 1},
+		{time.Microsecond, 0, time.Second, 1_000_000},
+		{3 * time.Millisecond, 0, 10 * time.Millisecond, 3},
+		// One run says nothing where what a call costs besides is most of it.
+		{time.Microsecond, time.Millisecond, 10 * time.Millisecond, 8180},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			run := func(times int) { time.Sleep(test.once + time.Duration(times)*test.each) }
+			if got := calibrate(run, test.sample); got != test.want {
+				t.Errorf("got %d runs of %v + %v for %v, want %d", got, test.each, test.once, test.sample, test.want)
+			}
+		})
 	}
 }
 

@@ -1,5 +1,7 @@
 package checkpoint
 
+import "context"
+
 // A fullReader fills p from an offset, as source.readFull does.
 type fullReader interface {
 	readFull(p []byte, off int64) (int, error)
@@ -14,6 +16,16 @@ type array struct {
 	unit   int   // bytes of a number, half of the width in a complex one
 	swap   bool
 	shape  []int64 // of an array in Fortran's order, or nil
+	band   *band   // for such an array
+	ctx    context.Context
+}
+
+// stopped returns the cause if the context of the model is done.
+func (a *array) stopped() error {
+	if a.ctx != nil && a.ctx.Err() != nil {
+		return context.Cause(a.ctx)
+	}
+	return nil
 }
 
 // readAt fills p from byte off of the data.
@@ -73,6 +85,12 @@ const (
 
 // transpose fills p with elements in the order of C.
 func (a *array) transpose(p []byte, first int64) error {
+	left, err := a.band.read(a, p, first)
+	if left == 0 || err != nil {
+		return err
+	}
+	first += int64((len(p) - left) / a.width)
+	p = p[len(p)-left:]
 	g := &gather{array: a, p: p, first: first, window: make([]byte, min(windowSize, max(int64(len(p)), maxGap)))}
 	n := len(a.shape)
 	g.rowStride, g.fileStride = make([]int64, n), make([]int64, n)
@@ -160,6 +178,9 @@ func (g *gather) box(lo, hi []int64) error {
 func (g *gather) run(file, row, n int64) error {
 	width := int64(g.width)
 	for n > 0 {
+		if err := g.stopped(); err != nil {
+			return err
+		}
 		if file < g.begin || file >= g.begin+int64(g.filled) {
 			count := n
 			if (g.shape[0]-n)*width < maxGap {

@@ -26,6 +26,7 @@ type atomicFile struct {
 
 	writeback *writeback // nil unless it is to be flushed, and large
 	placed    bool       // it has its name, and is closed
+	keep      bool       // it is closed where it would be discarded, and stays
 }
 
 // createAtomic creates the temporary file for the target, size bytes long. It has the permissions of a file that is at
@@ -245,9 +246,15 @@ func (a *atomicFile) commitNew() error {
 	return nil
 }
 
-// discard removes the file.
+// discard removes the file, or closes it if it is to be kept.
 func (a *atomicFile) discard() error {
 	a.writeback.stop()
+	if a.keep {
+		if !a.placed {
+			a.file.Close() // it is the error before this that counts
+		}
+		return nil
+	}
 	if !renamesOpenFiles {
 		a.file.Close() // nothing of the contents is wanted
 	}
@@ -267,11 +274,15 @@ func (a *atomicFile) discard() error {
 // nothing is removed. [Create] calls this for its path.
 //
 // A directory may be an old model that was replaced right before the run was killed, which has links to the files that
-// path has too; a file that only the old one has, and that is not weights, is put into path before it is removed.
+// path has too; a directory that only the old one has, and a file that is not weights, is put into path before it is
+// removed.
 //
 // A path without such files, or in no directory, is no error.
 func RemoveStale(path string) ([]string, error) {
 	path = filepath.Clean(path)
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		path = resolveLink(path) // as for createDirectory
+	}
 	prefix := tempPrefix(path)
 	removed, err := removeStaleIn(filepath.Dir(path), path, func(name string) bool { return isTemp(name, prefix) })
 	if info, statErr := os.Stat(path); statErr != nil || !info.IsDir() {

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -72,7 +73,7 @@ func BenchmarkHeader(b *testing.B) {
 			b.SetBytes(int64(len(bench.text)))
 			b.ReportAllocs()
 			for b.Loop() {
-				h, err := parseHeader(bench.text)
+				h, err := parseHeader(context.Background(), bench.text)
 				if err == nil {
 					err = h.check(bench.data)
 				}
@@ -109,7 +110,7 @@ func TestHeaderCost(t *testing.T) {
 		runtime.GC()
 		runtime.ReadMemStats(&before)
 		start := time.Now()
-		h, err := parseHeader(test.text)
+		h, err := parseHeader(context.Background(), test.text)
 		if err == nil {
 			err = h.check(test.data)
 		}

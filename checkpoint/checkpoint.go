@@ -14,7 +14,8 @@
 // deflated, where the tensor in w.npy is called "w"; what is written is version 1, and stored. Booleans, integers of 8 to
 // 64 bits, floats of 16, 32 and 64 bits and complex numbers of two floats of 32 bits are read, in either order of bytes,
 // and from arrays in the order of C or of Fortran. An array in Fortran's order is put in order while it is read, which
-// takes several times as long. A deflated array goes to a temporary file, in the directory that [os.TempDir] names, when
+// takes several times as long and a buffer of the size of the array, at most 64 MiB for each open file, and less if many
+// are open: 256 MiB for all of them, or 4 MiB for each. A deflated array goes to a temporary file, in the directory that [os.TempDir] names, when
 // its first byte is read, so that no more than a buffer of it is in memory; its checksum is checked then. That of a
 // stored array is not. NumPy stores bfloat16 without its name; [WithVoid2As] reads it.
 //
@@ -51,6 +52,9 @@ var (
 	// ErrHeaderLimit reports a header that is longer than the limit: that of [WithHeaderLimit] for reading, that of
 	// the format for writing.
 	ErrHeaderLimit = errors.New("header over the limit")
+
+	// ErrInflateLimit reports deflated arrays that are too large inflated; see [WithInflateLimit].
+	ErrInflateLimit = errors.New("deflated arrays over the limit")
 
 	// ErrNoTensor reports a name that no tensor of the model has.
 	ErrNoTensor = errors.New("no tensor")

@@ -1,6 +1,7 @@
 package checkpoint_test
 
 import (
+	"archive/zip"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -322,4 +323,33 @@ func ExampleCreate_numpy() {
 	defer m.Close()
 	fmt.Println(m.Tensors())
 	// Output: ["w" U8 [2 2]]
+}
+
+// A service that opens archives of strangers says how much of its disk they may take: a megabyte of zeros is a thousand
+// bytes in the archive.
+func ExampleWithInflateLimit() {
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "zeros.npz")
+	f, err := os.Create(path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	archive := zip.NewWriter(f)
+	w, err := archive.Create("w.npy")
+	if err != nil {
+		log.Fatal(err)
+	}
+	header := "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000,)}\n"
+	fmt.Fprintf(w, "\x93NUMPY\x01\x00%c\x00%s%s", len(header), header, make([]byte, 1_000_000))
+	if err := errors.Join(archive.Close(), f.Close()); err != nil {
+		log.Fatal(err)
+	}
+
+	_, err = checkpoint.Open(path, checkpoint.WithInflateLimit(100_000))
+	fmt.Println(errors.Is(err, checkpoint.ErrInflateLimit))
+	// Output: true
 }

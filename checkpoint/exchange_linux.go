@@ -72,8 +72,27 @@ func checkReplaceable(target, temp string) error {
 				return err
 			}
 		default:
-			return errInPlace
+			if err := checkMovable(filepath.Join(target, e.Name()), e.IsDir()); err != nil {
+				return err
+			}
 		}
+	}
+	return nil
+}
+
+// checkMovable returns an error unless what is at path, and is no file or link, can be moved to another directory.
+func checkMovable(path string, isDir bool) error {
+	if isDir {
+		if err := unix.Access(path, unix.W_OK|unix.X_OK); err != nil { // of its entry ".."
+			return err
+		}
+	}
+	var x unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, 0, &x); err != nil {
+		return err
+	}
+	if x.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT == 0 || x.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+		return errInPlace // or nobody knows
 	}
 	return nil
 }

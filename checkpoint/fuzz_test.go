@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ func FuzzSafetensorsHeader(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte, dataBytes uint16) {
 		want, wantErr := referenceHeader(text, int(dataBytes))
-		got, err := parseHeader(bytes.Clone(text))
+		got, err := parseHeader(context.Background(), bytes.Clone(text))
 		if err == nil {
 			err = got.check(int64(dataBytes))
 		}
@@ -65,7 +66,7 @@ func roundTrip(t *testing.T, h *header) {
 	if err != nil {
 		t.Fatalf("tensors %v: %v", tensors, err)
 	}
-	back, err := parseHeader(l.head[lengthBytes:])
+	back, err := parseHeader(context.Background(), l.head[lengthBytes:])
 	if err == nil {
 		err = back.check(l.size - int64(len(l.head)))
 	}

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,14 +16,15 @@ import (
 // A Model is a model file, or the files of a model directory, opened for reading. Its methods may be called from several goroutines at once, Close
 // excepted.
 type Model struct {
-	path     string
-	entries  []entry // sorted by name
-	metadata map[string]string
-	sources  []*source
-	inflated []*inflated
-	dir      string  // of a model directory, or empty
-	index    string  // path of the index file, or empty
-	shards   []Shard // by name of the file
+	path          string
+	entries       []entry // sorted by name
+	metadata      map[string]string
+	sources       []*source
+	inflated      []*inflated
+	inflatedBytes int64   // of all of them
+	dir           string  // of a model directory, or empty
+	index         string  // path of the index file, or empty
+	shards        []Shard // by name of the file
 }
 
 // An entry is a tensor and where its data is.
@@ -48,6 +50,9 @@ type OpenOption func(*openOptions)
 type openOptions struct {
 	headerLimit int64
 	void2       DType // of elements of two bytes without a type, or zero
+	ctx         context.Context
+
+	inflateLimit int64 // zero or less: see inflateLimitOf
 }
 
 // DefaultHeaderLimit is the longest header, in bytes, that [Open] reads unless told otherwise, and the longest that
@@ -70,11 +75,28 @@ func WithVoid2As(d DType) OpenOption {
 	return func(o *openOptions) { o.void2 = d }
 }
 
+// WithInflateLimit sets how many bytes the deflated arrays of a .npz file may have together, inflated; more is an error of
+// Open that wraps [ErrInflateLimit]. They go to temporary files, and a thousand bytes of each may be one in the archive.
+// Zero or less, the default, means 16 GiB, or 100 times the size of the archive if that is more.
+func WithInflateLimit(bytes int64) OpenOption {
+	return func(o *openOptions) { o.inflateLimit = bytes }
+}
+
+// WithContext makes [Open], and all that is read from the model, stop when ctx is done; the error wraps its cause. What may
+// take long looks at it: reading a header of many tensors, inflating an array, and putting one in order. A read of what
+// is in the file as it is asked for does not, since it takes as long as the caller's buffer makes it.
+func WithContext(ctx context.Context) OpenOption {
+	return func(o *openOptions) { o.ctx = ctx }
+}
+
 // gatherOpenOptions puts the options together.
 func gatherOpenOptions(opts []OpenOption) (openOptions, error) {
 	var o openOptions
 	for _, opt := range opts {
 		opt(&o)
+	}
+	if o.ctx == nil {
+		o.ctx = context.Background()
 	}
 	if o.headerLimit <= 0 {
 		o.headerLimit = DefaultHeaderLimit

@@ -2,9 +2,11 @@ package checkpoint
 
 import (
 	"archive/zip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -29,7 +31,7 @@ func readNPZ(s *source, o openOptions) (*Model, error) {
 	}
 	m := &Model{path: s.path, sources: []*source{s}, entries: make([]entry, 0, len(members))}
 	for _, f := range members {
-		if err := m.addMember(s, f, o.void2); err != nil {
+		if err := m.addMember(s, f, o); err != nil {
 			return nil, memberError(s, f, err)
 		}
 	}
@@ -82,7 +84,7 @@ func checkMemberName(name string) error {
 }
 
 // addMember reads the header of a member and adds the array to the model.
-func (m *Model) addMember(s *source, f *zip.File, void2 DType) error {
+func (m *Model) addMember(s *source, f *zip.File, o openOptions) error {
 	if err := checkMemberName(f.Name); err != nil {
 		return err
 	}
@@ -106,11 +108,11 @@ func (m *Model) addMember(s *source, f *zip.File, void2 DType) error {
 		if offset > s.size || size > s.size-offset {
 			return fmt.Errorf("%d bytes at byte %d, but the file has %d", size, offset, s.size)
 		}
-		h, err := readNPYHeader(io.NewSectionReader(s.file, offset, size), size, void2)
+		h, err := readNPYHeader(io.NewSectionReader(s.file, offset, size), size, o.void2)
 		if err != nil {
 			return err
 		}
-		m.entries = append(m.entries, h.entry(name, s, s, offset))
+		m.entries = append(m.entries, h.entry(name, s, s, offset, o.ctx))
 		return nil
 	case zip.Deflate:
 		r, err := f.Open()
@@ -118,13 +120,19 @@ func (m *Model) addMember(s *source, f *zip.File, void2 DType) error {
 			return err
 		}
 		defer r.Close()
-		h, err := readNPYHeader(r, size, void2)
+		h, err := readNPYHeader(r, size, o.void2)
 		if err != nil {
 			return err
 		}
-		member := &inflated{file: f, size: size}
+		if size > o.inflateLimitOf(s.size)-m.inflatedBytes {
+			return fmt.Errorf("%w: %d bytes, and %d of others before it, from an archive of %d; the limit is %d (an archive of "+
+				"stored arrays, as numpy.savez writes it, has none)",
+				ErrInflateLimit, size, m.inflatedBytes, s.size, o.inflateLimitOf(s.size))
+		}
+		m.inflatedBytes += size
+		member := &inflated{file: f, size: size, ctx: o.ctx}
 		m.inflated = append(m.inflated, member)
-		m.entries = append(m.entries, h.entry(name, s, member, 0))
+		m.entries = append(m.entries, h.entry(name, s, member, 0, o.ctx))
 		return nil
 	}
 	return fmt.Errorf("compression method %d, want 0 (stored) or 8 (deflated)", f.Method)
@@ -152,6 +160,7 @@ func (r *limitedReaderAt) ReadAt(p []byte, off int64) (int, error) {
 type inflated struct {
 	file *zip.File
 	size int64 // of the .npy file; its header has the same
+	ctx  context.Context
 
 	mu     sync.Mutex
 	closed bool
@@ -200,7 +209,7 @@ func (d *inflated) inflate() (*os.File, error) {
 	if err == nil {
 		var n int64
 		// One byte more would be noticed; the reader checks the sum at the end.
-		n, err = io.Copy(f, io.LimitReader(r, d.size+1))
+		n, err = copyContext(d.ctx, f, io.LimitReader(r, d.size+1))
 		r.Close()
 		if err == nil && n != d.size {
 			err = fmt.Errorf("%d bytes, want %d", n, d.size)
@@ -210,6 +219,41 @@ func (d *inflated) inflate() (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("inflate %s: %w", quote(d.file.Name), err), removeTemp(f))
 	}
 	return f, nil
+}
+
+// The default limit of what is inflated: a small archive of zeros is legal, and so is a large one of whatever.
+const (
+	defaultInflateLimit = 16 << 30
+	defaultInflateRatio = 100
+)
+
+// inflateLimitOf returns how many bytes the deflated arrays of an archive of this size may have together.
+func (o *openOptions) inflateLimitOf(archive int64) int64 {
+	if o.inflateLimit > 0 {
+		return o.inflateLimit
+	}
+	if archive > math.MaxInt64/defaultInflateRatio {
+		return math.MaxInt64
+	}
+	return max(defaultInflateLimit, archive*defaultInflateRatio)
+}
+
+// copyContext is [io.Copy] until ctx is done: it returns the cause then.
+func copyContext(ctx context.Context, to io.Writer, from io.Reader) (int64, error) {
+	return io.Copy(to, &contextReader{ctx, from})
+}
+
+// A contextReader fails when its context is done.
+type contextReader struct {
+	ctx  context.Context
+	from io.Reader
+}
+
+func (r *contextReader) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.from.Read(p)
 }
 
 // removeTemp closes the file, and removes it where that has to wait.

@@ -23,32 +23,63 @@ type outputDirectory struct {
 	shards []*atomicFile // in order
 	index  *atomicFile   // nil if there is one file and no index
 
-	exchange bool // the target exists, and the temporary directory is to take its place
+	sideFrom *Model   // whose side files a directory that did not exist gets; nil if there are none to copy
+	copied   []string // the names of those that are in the temporary directory; not nil once they are
+	exchange bool     // the target exists, and the temporary directory is to take its place
+	replaced []string // names of shards of the old model that the new one does not have, known from commit on
+	removed  []string // those of them that commit has removed
+	there    []string // names of files of the new model that are in the target already
+	keep     bool     // the temporary directory stays where it would be discarded, and so do all files
 }
 
 // createDirectory begins a model directory of the files of the plans, and perhaps an index. The caller adds the files,
 // and discards it if that fails.
 func createDirectory(target string, plans []shardPlan, withIndex bool) (*outputDirectory, error) {
-	target = filepath.Clean(target)
+	target = resolveLink(filepath.Clean(target))
 	_, _ = RemoveStale(target) // as in createAtomic
 
-	info, err := os.Stat(target)
+	there, err := directoryThere(target)
 	switch {
-	case err == nil && !info.IsDir():
-		return nil, fmt.Errorf("%s: is a file, want a directory for the shards", target)
-	case err == nil:
-		return createInDirectory(target, plans, withIndex)
-	case !errors.Is(err, fs.ErrNotExist):
+	case err != nil:
 		return nil, err
-	}
-	if _, err := os.Lstat(target); err == nil {
-		return nil, fmt.Errorf("%s: is a symbolic link to nothing, want a directory for the shards", target)
+	case there:
+		return createInDirectory(target, plans, withIndex)
 	}
 	temp, lock, err := openTempDirectory(target)
 	if err != nil {
 		return nil, err
 	}
 	return &outputDirectory{target: target, temp: temp, lock: lock}, nil
+}
+
+// resolveLink returns the path of the directory that a symbolic link at target points to, and target if there is none.
+// It is that directory which can be replaced by another one.
+func resolveLink(target string) string {
+	info, err := os.Lstat(target)
+	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+		return target
+	}
+	if real, err := filepath.EvalSymlinks(target); err == nil {
+		return real
+	}
+	return target // what is wrong with it is said where it is opened
+}
+
+// directoryThere reports whether there is a directory at the target, and returns an error if there is anything else.
+func directoryThere(target string) (bool, error) {
+	info, err := os.Stat(target)
+	switch {
+	case err == nil && !info.IsDir():
+		return false, fmt.Errorf("%s: is a file, want a directory for the shards", target)
+	case err == nil:
+		return true, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return false, err
+	}
+	if _, err := os.Lstat(target); err == nil {
+		return false, fmt.Errorf("%s: is a symbolic link to nothing, want a directory for the shards", target)
+	}
+	return false, nil
 }
 
 // createInDirectory begins a model directory that takes the place of another one.
@@ -163,7 +194,10 @@ func (d *outputDirectory) flushSlices(ctx context.Context) error {
 }
 
 // commit puts all files in their places.
-func (d *outputDirectory) commit(sync bool) error {
+func (d *outputDirectory) commit(sync bool) error { return d.commitContext(context.Background(), sync) }
+
+// commitContext is commit that can be stopped while another run holds the lock of the directory.
+func (d *outputDirectory) commitContext(ctx context.Context, sync bool) error {
 	if sync {
 		for _, f := range d.files() {
 			if err := f.flush(); err != nil {
@@ -171,8 +205,23 @@ func (d *outputDirectory) commit(sync bool) error {
 			}
 		}
 	}
+	if d.temp != "" && !d.exchange {
+		return d.commitNew(ctx, sync)
+	}
+	// From here on the directory is ours: of several runs, each finds what the one before has completed.
+	old, err := d.lockTarget(ctx)
+	if err != nil {
+		return errors.Join(err, d.discard())
+	}
+	if old != nil {
+		defer old.Close()
+	}
+	if err := d.checkOthersNow(); err != nil {
+		return errors.Join(err, d.discard())
+	}
+	d.replaced = d.replacedShards()
 	if d.exchange {
-		done, err := d.exchangeWithOld(sync)
+		done, err := d.exchangeWithOld(old, sync)
 		switch {
 		case done:
 			return err
@@ -187,13 +236,49 @@ func (d *outputDirectory) commit(sync bool) error {
 		d.unlock()
 		return err
 	}
-	if d.temp == "" {
-		return d.replace(sync)
+	return d.replace(sync)
+}
+
+// checkOthersNow is checkOthers for the files that are put in their places.
+func (d *outputDirectory) checkOthersNow() error {
+	var plans []shardPlan
+	for _, f := range d.shards {
+		plans = append(plans, shardPlan{file: filepath.Base(f.target)})
+	}
+	withIndex := d.index != nil
+	for _, name := range d.there {
+		plans = append(plans, shardPlan{file: name})
+		withIndex = withIndex || name == indexName
+	}
+	return d.checkOthers(plans, withIndex)
+}
+
+// copySideFiles copies the side files to a directory that did not exist, if there are any and that is not done.
+func (d *outputDirectory) copySideFiles(ctx context.Context) error {
+	if d.sideFrom == nil || d.temp == "" || d.exchange || d.copied != nil {
+		return nil
+	}
+	copied, _, err := CopySideFilesContext(ctx, d.sideFrom, d.temp)
+	if err != nil {
+		return err
+	}
+	d.copied = append([]string{}, copied...)
+	return nil
+}
+
+// commitNew puts a directory in its place that did not exist.
+func (d *outputDirectory) commitNew(ctx context.Context, sync bool) error {
+	if err := d.copySideFiles(ctx); err != nil {
+		return errors.Join(err, d.discard())
 	}
 	if err := d.place(sync); err != nil {
 		return errors.Join(err, d.discard())
 	}
-	if err := os.Rename(d.temp, d.target); err != nil {
+	err := os.Rename(d.temp, d.target)
+	if errors.Is(err, fs.ErrExist) {
+		err = fmt.Errorf("another run has made the directory meanwhile, which is left as it is: %w", fs.ErrExist)
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", d.target, err), d.discard())
 	}
 	d.unlock()
@@ -248,7 +333,13 @@ func (d *outputDirectory) replace(sync bool) error {
 			return errors.Join(err, d.discard())
 		}
 	}
-	return d.syncParent(sync, d.target)
+	if len(d.replaced) > 0 && sync {
+		// The shards may not be gone from the disk before the old index is.
+		if err := d.syncParent(sync, d.target); err != nil {
+			return err
+		}
+	}
+	return errors.Join(d.removeReplaced(), d.syncParent(sync, d.target))
 }
 
 // replacesShards reports whether a file in the directory has the name of one of the shards.
@@ -282,7 +373,9 @@ func (d *outputDirectory) discard() error {
 		errs = append(errs, f.discard())
 	}
 	if d.temp != "" {
-		errs = append(errs, os.RemoveAll(d.temp))
+		if !d.keep {
+			errs = append(errs, os.RemoveAll(d.temp))
+		}
 		d.unlock()
 	}
 	return errors.Join(errs...)

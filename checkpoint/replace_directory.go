@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,14 +14,13 @@ import (
 var errNoExchange = errors.New("directories cannot be exchanged")
 
 // exchangeWithOld puts the temporary directory, which has all files of the model and gets the others of the old one, in
-// the place of that, and removes it. It returns whether the new one is in its place. If it is not, and the error wraps
-// errNoExchange, the files can still be put there one by one.
-func (d *outputDirectory) exchangeWithOld(sync bool) (bool, error) {
-	old, err := d.lockOld()
-	if err != nil {
-		return false, err
+// the place of that, which the caller has locked, and removes it. It returns whether the new one is in its place. If it
+// is not, and the error wraps errNoExchange, the files can still be put there one by one.
+func (d *outputDirectory) exchangeWithOld(old *os.File, sync bool) (bool, error) {
+	if old == nil {
+		// Another run might take the old directory for a stale one.
+		return false, fmt.Errorf("%w: they cannot be locked", errNoExchange)
 	}
-	defer old.Close()
 	if err := d.becomeLike(old); err != nil {
 		return false, fmt.Errorf("%w: %w", errNoExchange, err)
 	}
@@ -28,7 +28,7 @@ func (d *outputDirectory) exchangeWithOld(sync bool) (bool, error) {
 		return false, err
 	}
 	// What has come or gone while the directory was flushed.
-	err = d.linkOthers()
+	err := d.linkOthers()
 	if err == nil {
 		err = exchange(d.temp, d.target)
 	}
@@ -36,12 +36,15 @@ func (d *outputDirectory) exchangeWithOld(sync bool) (bool, error) {
 		return false, fmt.Errorf("%w: %w", errNoExchange, err)
 	}
 	// From here on, temp is the old directory. What another program has put there in the last moment is not lost.
+	d.removed = d.replaced
 	err = d.syncParent(sync, filepath.Dir(d.target))
-	if moved := moveOthers(d.temp, d.target, d.names()); moved == nil {
-		_ = os.RemoveAll(d.temp) // what stays is not locked any more, and removed by the next run
-	} else {
+	if moved := moveOthers(d.temp, d.target, d.outdated()); moved != nil {
 		err = errors.Join(err, fmt.Errorf(
-			"%s: the model is written, but files that came while it took its place are in %s: %w", d.target, d.temp, moved))
+			"%s: the model is written, but other files of the directory are still in %s: %w", d.target, d.temp, moved))
+	} else if notFlushed := d.syncParent(sync, d.target); notFlushed != nil {
+		err = errors.Join(err, notFlushed) // what was moved may not be gone from where it was before that
+	} else {
+		_ = os.RemoveAll(d.temp) // what stays is not locked any more, and removed by the next run
 	}
 	d.unlock()
 	return true, err
@@ -65,31 +68,49 @@ func (d *outputDirectory) becomeLike(old *os.File) error {
 	return d.linkOthers()
 }
 
-// lockOld locks the directory that is to be replaced, so that nobody takes it for a stale one after it has been.
-func (d *outputDirectory) lockOld() (*os.File, error) {
-	for range 500 {
-		f, err := openForLock(d.target)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errNoExchange, err)
+// lockWait is how long a run waits for another one that puts its files in the directory. That takes as long as the names
+// take to get to the disk, since the data is there before.
+const lockWait = time.Minute
+
+// lockTarget locks the directory that is written to: nobody else puts files in their places in it, exchanges it, or takes
+// it for a stale one after it has been exchanged. It returns nil where directories cannot be locked.
+func (d *outputDirectory) lockTarget(ctx context.Context) (*os.File, error) {
+	path := resolveLink(d.target)
+	waiting, stop := context.WithTimeout(ctx, lockWait)
+	defer stop()
+	for {
+		f, err := openForLock(path)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, nil // files can be put there, but the directory cannot be opened
 		}
-		switch lock(f) {
-		case lockHeld:
-			if isAt(f, d.target) {
-				return f, nil
-			}
-		case lockUnsupported:
-			f.Close()
-			return nil, fmt.Errorf("%w: they cannot be locked", errNoExchange)
+		if err != nil {
+			return nil, err
+		}
+		state := lock(f)
+		if state == lockHeld && isAt(f, path) {
+			return f, nil
 		}
 		f.Close()
-		time.Sleep(10 * time.Millisecond) // another run replaces it, which does not take long
+		if state == lockUnsupported {
+			return nil, nil
+		}
+		select {
+		case <-waiting.Done():
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			return nil, fmt.Errorf("%s: another program has had the directory locked for %v", d.target, lockWait)
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
-	return nil, fmt.Errorf("%w: another program has the lock", errNoExchange)
 }
 
-// names returns the names of the files that are written.
+// names returns the names of the files that are written, or were.
 func (d *outputDirectory) names() map[string]bool {
 	names := make(map[string]bool)
+	for _, name := range d.there {
+		names[name] = true
+	}
 	for _, f := range d.files() {
 		names[filepath.Base(f.target)] = true
 		names[filepath.Base(f.temp)] = true
@@ -97,17 +118,28 @@ func (d *outputDirectory) names() map[string]bool {
 	return names
 }
 
-// linkOthers makes the files of the temporary directory that are not written those of the target: links to its regular
-// files, and copies of its symbolic links. Anything else in the target is an error.
+// outdated returns the names of the files that the old directory has no more: those that are written, and the shards of
+// the old model that the new one does not have.
+func (d *outputDirectory) outdated() map[string]bool {
+	names := d.names()
+	for _, name := range d.replaced {
+		names[name] = true
+	}
+	return names
+}
+
+// linkOthers makes the files of the temporary directory that are not written those of the target that are not outdated:
+// links to its regular files, and copies of its symbolic links. Directories, which have no links, and anything else that
+// is in the target are moved once the new directory is there.
 func (d *outputDirectory) linkOthers() error {
-	ours := d.names()
+	ours, outdated := d.names(), d.outdated()
 	wanted := make(map[string]fs.FileInfo)
 	entries, err := os.ReadDir(d.target)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if ours[e.Name()] {
+		if outdated[e.Name()] {
 			continue
 		}
 		info, err := e.Info()
@@ -117,7 +149,9 @@ func (d *outputDirectory) linkOthers() error {
 		if err != nil {
 			return err
 		}
-		wanted[e.Name()] = info
+		if t := info.Mode().Type(); t == 0 || t == fs.ModeSymlink {
+			wanted[e.Name()] = info
+		}
 	}
 	there, err := os.ReadDir(d.temp)
 	if err != nil {
@@ -143,16 +177,13 @@ func (d *outputDirectory) linkOthers() error {
 	}
 	for name, info := range wanted {
 		from, to := filepath.Join(d.target, name), filepath.Join(d.temp, name)
-		switch info.Mode().Type() {
-		case 0:
+		if info.Mode().IsRegular() {
 			err = os.Link(from, to)
-		case fs.ModeSymlink:
+		} else {
 			var points string
 			if points, err = os.Readlink(from); err == nil {
 				err = os.Symlink(points, to)
 			}
-		default:
-			err = fmt.Errorf("%s: is neither a file nor a link (%v)", from, info.Mode().Type())
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -178,11 +209,39 @@ func moveOthers(from, to string, except map[string]bool) error {
 			errs = append(errs, err)
 			continue
 		}
-		path := filepath.Join(to, name)
-		if there, err := os.Lstat(path); err == nil && os.SameFile(there, info) {
-			continue
+		source, path := filepath.Join(from, name), filepath.Join(to, name)
+		there, err := os.Lstat(path)
+		switch {
+		case err == nil && os.SameFile(there, info):
+		case err == nil && there.IsDir() && info.IsDir():
+			// Another program has made it anew in the last moment.
+			errs = append(errs, moveMissing(source, path))
+		default:
+			errs = append(errs, os.Rename(source, path))
 		}
-		errs = append(errs, os.Rename(filepath.Join(from, name), path))
+	}
+	return errors.Join(errs...)
+}
+
+// moveMissing moves what one directory has, and what the directories in it have, and the other has not, to the other.
+// What both have is that of the other.
+func moveMissing(from, to string) error {
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		source, path := filepath.Join(from, e.Name()), filepath.Join(to, e.Name())
+		there, err := os.Lstat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			errs = append(errs, os.Rename(source, path))
+		case err != nil:
+			errs = append(errs, err)
+		case there.IsDir() && e.IsDir():
+			errs = append(errs, moveMissing(source, path))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -198,9 +257,9 @@ func (d *outputDirectory) inPlace() {
 	d.exchange = false
 }
 
-// rescue moves what only a stale temporary directory for the target has, of files that are not weights, to the target.
-// A run that was killed right after it had replaced the target leaves the old one, which has nothing else that is not
-// in the new one, or was replaced by it. The target has to be a directory.
+// rescue moves what only a stale temporary directory for the target has to the target: directories, and files that are
+// not weights. A run that was killed right after it had replaced the target leaves the old one, which has nothing else
+// that is not in the new one, or was replaced by it. The target has to be a directory.
 func rescue(temp, target string) error {
 	if info, err := os.Stat(target); err != nil || !info.IsDir() {
 		return nil
@@ -210,10 +269,24 @@ func rescue(temp, target string) error {
 		return err
 	}
 	for _, e := range entries {
-		if !e.Type().IsRegular() || !isSideFile(e.Name()) {
-			continue
+		source, path := filepath.Join(temp, e.Name()), filepath.Join(target, e.Name())
+		switch {
+		case e.Type() == fs.ModeSymlink:
+			continue // the new directory has got a copy
+		case e.Type().IsRegular():
+			if !isSideFile(e.Name()) {
+				continue
+			}
+			err = os.Link(source, path)
+		default:
+			there, statErr := os.Lstat(path)
+			switch {
+			case errors.Is(statErr, fs.ErrNotExist):
+				err = os.Rename(source, path)
+			case statErr == nil && there.IsDir() && e.IsDir():
+				err = moveMissing(source, path)
+			}
 		}
-		err := os.Link(filepath.Join(temp, e.Name()), filepath.Join(target, e.Name()))
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}

@@ -2,13 +2,17 @@ package checkpoint
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 )
 
 // sameShards are the sizes and the layout of a model whose shards have the names of those of goodFiles.
@@ -87,19 +91,6 @@ func lstat(t *testing.T, path string) fs.FileInfo {
 // Directories that cannot be replaced in one step are written in place, with the same outcome.
 func TestReplaceInPlace(t *testing.T) {
 	for what, prepare := range map[string]func(t *testing.T, dir string) string{
-		"a directory in it": func(t *testing.T, dir string) string {
-			if err := os.MkdirAll(filepath.Join(dir, "sub", "sub"), 0o777); err != nil {
-				t.Fatal(err)
-			}
-			return dir
-		},
-		"a link to it": func(t *testing.T, dir string) string {
-			link := filepath.Join(t.TempDir(), "link")
-			if err := os.Symlink(dir, link); err != nil {
-				t.Skip(err)
-			}
-			return link
-		},
 		"the working directory": func(t *testing.T, dir string) string {
 			t.Chdir(dir)
 			return "."
@@ -131,21 +122,173 @@ func TestReplaceInPlace(t *testing.T) {
 	}
 }
 
-// What cannot be kept appears after the beginning: the files are put in their places one by one.
-func TestReplaceInPlaceLate(t *testing.T) {
-	files := goodFiles()
-	files["config.json"] = "{}"
-	dir := modelDir(t, files)
-	w := sharded(t, dir, sameSizes, WithShards(sameShards))
-	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o777); err != nil {
+// Directories in the directory, also those that appear late, are the same afterwards, with all that is in them; and the
+// directory may be given as a symbolic link.
+func TestReplaceWithDirectories(t *testing.T) {
+	for _, linked := range []bool{false, true} {
+		files := goodFiles()
+		files["config.json"] = "{}"
+		dir := modelDir(t, files)
+		path := dir
+		if linked {
+			path = filepath.Join(t.TempDir(), "link")
+			if err := os.Symlink(dir, path); err != nil {
+				t.Skip(err)
+			}
+		}
+		if err := os.MkdirAll(filepath.Join(dir, ".cache", "empty"), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		writeText(t, filepath.Join(dir, ".cache", "x"), "x")
+		was, cache := lstat(t, dir), lstat(t, filepath.Join(dir, ".cache"))
+		w := sharded(t, path, sameSizes, WithShards(sameShards))
+		if d := w.out.(*outputDirectory); d.exchange != (runtime.GOOS == "linux") {
+			t.Errorf("exchange is %v", d.exchange)
+		}
+		mkdir(t, filepath.Join(dir, "late"))
+		if err := w.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		checkSharded(t, path, sameSizes)
+		if os.SameFile(was, lstat(t, dir)) && runtime.GOOS == "linux" {
+			t.Error("the directory is the same one")
+		}
+		wantFiles(t, dir, ".cache", "config.json", "late", indexName, "s1.safetensors", "s2.safetensors")
+		wantFiles(t, filepath.Join(dir, ".cache"), "empty", "x")
+		if !os.SameFile(cache, lstat(t, filepath.Join(dir, ".cache"))) {
+			t.Error(".cache is another directory")
+		}
+		wantFiles(t, filepath.Dir(dir), "d")
+	}
+}
+
+// Of a stale old directory, the directories go to the new one. Of two with one name, what the new one lacks.
+func TestRescueDirectories(t *testing.T) {
+	dir := modelDir(t, map[string]string{singleName: string(smallFile("a"))})
+	stale := filepath.Join(filepath.Dir(dir), tempPrefix(dir)+"0123456789abcdef"+tempSuffix)
+	for _, d := range []string{filepath.Join(stale, ".git", "refs"), filepath.Join(stale, "both", "deep"), filepath.Join(dir, "both")} {
+		if err := os.MkdirAll(d, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeText(t, filepath.Join(stale, "both", "x"), "old")
+	writeText(t, filepath.Join(stale, "both", "y"), "old")
+	writeText(t, filepath.Join(dir, "both", "x"), "new")
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Skip(err)
+	}
+	removed, err := RemoveStale(link)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Commit(); err != nil {
-		t.Fatal(err)
+	if len(removed) == 0 {
+		t.Skip("there are no locks here")
 	}
-	checkSharded(t, dir, sameSizes)
-	wantFiles(t, dir, "config.json", indexName, "s1.safetensors", "s2.safetensors", "sub")
 	wantFiles(t, filepath.Dir(dir), "d")
+	wantFiles(t, filepath.Join(dir, ".git"), "refs")
+	wantFiles(t, filepath.Join(dir, "both"), "deep", "x", "y")
+	for name, want := range map[string]string{"x": "new", "y": "old"} {
+		if got, err := os.ReadFile(filepath.Join(dir, "both", name)); string(got) != want {
+			t.Errorf("%s is %q, %v, want %q", name, got, err, want)
+		}
+	}
+}
+
+// Whichever way the directory is written, a run waits while another one has its lock, and can be stopped then.
+func TestCommitWaits(t *testing.T) {
+	for _, inPlace := range []bool{false, true} {
+		dir := modelDir(t, goodFiles())
+		if inPlace {
+			t.Chdir(dir)
+		}
+		f, err := openForLock(dir)
+		if err != nil {
+			t.Skip(err)
+		}
+		if lock(f) != lockHeld {
+			f.Close()
+			t.Skip("there are no locks here")
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		stopped := errors.New("stopped")
+		time.AfterFunc(50*time.Millisecond, func() { cancel(stopped) })
+		w := sharded(t, dir, sameSizes, WithShards(sameShards))
+		if err := w.CommitContext(ctx); !errors.Is(err, stopped) {
+			t.Errorf("error %v", err)
+		}
+		if got := readDir(t, dir); !maps.Equal(got, goodFiles()) {
+			t.Errorf("files %q", slices.Collect(maps.Keys(got)))
+		}
+		w = sharded(t, dir, sameSizes, WithShards(sameShards))
+		time.AfterFunc(50*time.Millisecond, func() { f.Close() })
+		if err := w.Commit(); err != nil {
+			t.Error(err)
+		}
+		checkSharded(t, dir, sameSizes)
+	}
+}
+
+// Of runs that write one directory at the same time, one leaves its model, whole.
+func TestConcurrentDirectories(t *testing.T) {
+	for _, kind := range []string{"old", "old with a directory", "empty", "link", "in place"} {
+		t.Run(kind, func(t *testing.T) {
+			for range 20 {
+				files := goodFiles()
+				if kind == "empty" {
+					files = nil
+				}
+				dir := modelDir(t, files)
+				path := dir
+				switch kind {
+				case "old with a directory":
+					mkdir(t, filepath.Join(dir, "sub"))
+				case "link":
+					path = filepath.Join(t.TempDir(), "link")
+					if err := os.Symlink(dir, path); err != nil {
+						t.Skip(err)
+					}
+				case "in place":
+					t.Chdir(dir)
+				}
+				var runs sync.WaitGroup
+				for i := range 3 {
+					runs.Go(func() {
+						tensors := []Tensor{{"a", U8, []int64{1}}, {"b", U8, []int64{1}}, {"c", U8, []int64{1}}}
+						w, err := Create(path, tensors, nil, WithShards(sameShards), WithoutSync())
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						for _, x := range tensors {
+							if _, err := w.WriteAt(x.Name, []byte{byte(i)}, 0); err != nil {
+								t.Error(err)
+							}
+						}
+						if err := w.Commit(); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				runs.Wait()
+				m := open(t, path)
+				var p [3]byte
+				for i, name := range []string{"a", "b", "c"} {
+					if _, err := m.ReadAt(name, p[i:i+1], 0); err != nil {
+						t.Error(err)
+					}
+				}
+				if p[0] != p[1] || p[1] != p[2] {
+					t.Fatalf("a, b and c are from runs %v", p)
+				}
+				want := []string{indexName, "s1.safetensors", "s2.safetensors"}
+				if kind == "old with a directory" {
+					want = append(want, "sub")
+				}
+				wantFiles(t, dir, want...)
+			}
+		})
+	}
 }
 
 // So they are when the exchange itself is refused, after all files have their names in the temporary directory.

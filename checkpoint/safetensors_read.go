@@ -2,11 +2,13 @@ package checkpoint
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
 	"math"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -22,9 +24,12 @@ func readSafetensors(s *source, o openOptions) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := parseHeader(text)
-	if err == nil {
+	h, err := parseHeader(o.ctx, text)
+	if err == nil && o.ctx.Err() == nil {
 		err = h.check(s.size - lengthBytes - int64(len(text)))
+	}
+	if o.ctx.Err() != nil {
+		return nil, fmt.Errorf("%s: header: %w", s.path, context.Cause(o.ctx))
 	}
 	if err != nil {
 		return nil, formatError(s.path, err)
@@ -86,7 +91,8 @@ type header struct {
 	entries  []entry
 	metadata map[string]string // nil if there is none
 
-	dims []int64 // a block of dimensions, from which the shapes are cut
+	dims  []int64         // a block of dimensions, from which the shapes are cut
+	names strings.Builder // a block of names, from which they are cut
 }
 
 // inTensor says that err is about the named tensor.
@@ -106,7 +112,7 @@ func formatError(path string, err error) error {
 
 // parseHeader parses the text. It checks the grammar, names and types of all fields, and shapes; not what depends on
 // other tensors or the size of the file.
-func parseHeader(text []byte) (*header, error) {
+func parseHeader(ctx context.Context, text []byte) (*header, error) {
 	if !utf8.Valid(text) {
 		return nil, invalidUTF8(text, false)
 	}
@@ -135,7 +141,10 @@ func parseHeader(text []byte) (*header, error) {
 			}
 			continue
 		}
-		name := string(key)
+		if len(h.entries)%1024 == 1023 && ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		name := h.newName(key)
 		if err := h.parseTensor(s, name); err != nil {
 			return nil, inTensor(name, err)
 		}
@@ -250,14 +259,24 @@ func (e *entry) place(begin, end uint64) error {
 	switch {
 	case err != nil:
 		return err
+	case end >= begin && end-begin != uint64(want):
+		return fmt.Errorf("data_offsets [%d,%d]: %d bytes, want %d for %s", begin, end, end-begin, want, e.kind())
+	}
+	if err := checkOffsets(begin, end); err != nil {
+		return err
+	}
+	e.offset, e.size = int64(begin), want
+	return nil
+}
+
+// checkOffsets returns an error unless there are bytes from begin up to end, whoever they belong to.
+func checkOffsets(begin, end uint64) error {
+	switch {
 	case end < begin:
 		return fmt.Errorf("data_offsets [%d,%d]: the end is before the beginning", begin, end)
-	case end-begin != uint64(want):
-		return fmt.Errorf("data_offsets [%d,%d]: %d bytes, want %d for %s", begin, end, end-begin, want, e.kind())
 	case end > math.MaxInt64:
 		return fmt.Errorf("data_offsets [%d,%d]: overflows the range of file offsets", begin, end)
 	}
-	e.offset, e.size = int64(begin), want
 	return nil
 }
 
@@ -296,6 +315,24 @@ func (h *header) parseShape(s *headerScanner) ([]int64, error) {
 		}
 		shape = append(shape, int64(d))
 	}
+}
+
+// namesBlock is how many bytes of names are allocated at a time.
+const namesBlock = 64 << 10
+
+// newName returns a copy of the name.
+func (h *header) newName(name []byte) string {
+	if len(name) > namesBlock/4 {
+		return string(name)
+	}
+	if h.names.Cap()-h.names.Len() < len(name) {
+		h.names = strings.Builder{}
+		// What is left of the last block is lost, and a small header has no more names than bytes.
+		h.names.Grow(min(namesBlock, max(cap(h.entries)-len(h.entries), 1)*len(name)))
+	}
+	begin := h.names.Len()
+	h.names.Write(name)
+	return h.names.String()[begin:]
 }
 
 // dimsBlock is how many dimensions are allocated at a time: one allocation for some hundred tensors.
@@ -377,11 +414,22 @@ func coverage(entries []entry, dataBytes int64, complete bool) iter.Seq[error] {
 			end = max(end, e.offset+e.size)
 		}
 		if end > dataBytes {
+			// One cause, one error: of the first tensor that is not there as a whole.
+			var first *entry
+			cut := 0
 			for e := range byOffset(entries) {
-				if e.offset+e.size > dataBytes && !misplaced(e,
-					"the file is truncated, it has %d bytes of data, want %d", dataBytes, end) {
-					return
+				if e.offset+e.size > dataBytes {
+					if cut++; first == nil {
+						first = e
+					}
 				}
+			}
+			others := ""
+			if cut > 1 {
+				others = fmt.Sprintf(", which cuts %d of %d tensors", cut, len(entries))
+			}
+			if !misplaced(first, "the file is truncated, it has %d bytes of data, want %d%s", dataBytes, end, others) {
+				return
 			}
 		}
 		if end < dataBytes && complete {

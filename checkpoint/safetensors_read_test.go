@@ -112,7 +112,7 @@ var readTests = []struct {
 	{
 		"second tensor truncated", fileBytes(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},`+
 			`"b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]},"c":{"dtype":"U8","shape":[2],"data_offsets":[4,6]}}`, 3),
-		`tensor "b": data_offsets [2,4]: the file is truncated, it has 3 bytes of data, want 6`,
+		`tensor "b": data_offsets [2,4]: the file is truncated, it has 3 bytes of data, want 6, which cuts 2 of 3 tensors`,
 	},
 	{"zero size after its neighbour", fileBytes(`{"b":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},`+
 		`"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"c":{"dtype":"U8","shape":[0],"data_offsets":[2,2]}}`, 2), ""},

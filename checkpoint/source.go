@@ -15,6 +15,16 @@ type source struct {
 	file    *os.File
 	size    int64
 	modTime time.Time
+	band    *band // of the arrays in Fortran's order; nil if there is none
+}
+
+// useBand returns the band of the file.
+func (s *source) useBand() *band {
+	if s.band == nil {
+		s.band = new(band)
+		bandUsers.Add(1)
+	}
+	return s.band
 }
 
 // openSource opens the file, which has to be a regular one.
@@ -27,7 +37,7 @@ func openSource(path string) (*source, error) {
 	if err := checkRegular(path, info); err != nil {
 		return nil, err
 	}
-	f, err := os.Open(path)
+	f, err := openWithoutWaiting(path) // whatever has come to the path since
 	if err != nil {
 		return nil, err
 	}
@@ -90,4 +100,11 @@ func (s *source) unchanged() error {
 }
 
 // Close closes the file.
-func (s *source) Close() error { return s.file.Close() }
+func (s *source) Close() error {
+	err := s.file.Close()
+	if s.band != nil && err == nil { // the first time
+		bandUsers.Add(-1)
+		s.band.release()
+	}
+	return err
+}

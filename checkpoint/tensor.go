@@ -72,7 +72,16 @@ func (t Tensor) size() (elements, bytes int64, err error) {
 }
 
 // ShapeString returns the shape as in "[2 3]", and "[]" for a scalar.
-func (t Tensor) ShapeString() string { return fmt.Sprint(t.Shape) }
+func (t Tensor) ShapeString() string {
+	b := []byte{'['}
+	for i, d := range t.Shape {
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		b = strconv.AppendInt(b, d, 10)
+	}
+	return string(append(b, ']'))
+}
 
 // String returns name, dtype and shape, as in `"w" F32 [2 3]`.
 func (t Tensor) String() string { return quote(t.Name) + " " + t.kind() }

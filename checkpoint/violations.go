@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -20,7 +21,8 @@ import (
 //
 // Of a safetensors file whose header is valid JSON that is every key and field of the header that is not as the format
 // has it, every tensor whose data has not the size of its dtype and shape, begins before or after the end of the one
-// before it, or is not in the file as a whole, and every name that is given twice. Of a model in shards it is all that
+// before it, and every name that is given twice; of a file that was cut off it is the first tensor that is not there as a
+// whole, and how many are not. Of a model in shards it is all that
 // of every shard, every shard that is not there, every tensor that is in another shard than the index says, in none, or
 // not in the index. Of a .npz file it is one rule for each member, of a .npy file one at most. What is wrong only
 // because something else is, is left out where that can be told: holes in the data, if a tensor says nothing about where
@@ -104,8 +106,9 @@ func (c *checker) npz(path string) {
 			return
 		}
 		names := make([]string, 0, len(members))
+		m := new(Model)
 		for _, f := range members {
-			if err := new(Model).addMember(s, f, c.options.void2); err != nil && !c.report(memberError(s, f, err)) {
+			if err := m.addMember(s, f, c.options); err != nil && !c.report(memberError(s, f, err)) {
 				return
 			}
 			names = append(names, strings.TrimSuffix(f.Name, npyExtension))
@@ -147,6 +150,19 @@ func (c *checker) safetensors(path string) (found contents) {
 			c.report(err)
 			return
 		}
+		dataBytes := s.size - lengthBytes - int64(len(text))
+		// Most files are good, and that is found out in a fraction of the time.
+		if h, err := parseHeader(c.options.ctx, text); err == nil && h.check(dataBytes) == nil {
+			found = contents{names: make([]string, len(h.entries)), entries: h.entries, read: true, whole: true}
+			for i := range h.entries {
+				found.names[i] = h.entries[i].Name
+			}
+			return
+		}
+		if c.options.ctx.Err() != nil {
+			c.report(context.Cause(c.options.ctx))
+			return
+		}
 		report := func(err error) bool { return c.report(formatError(path, err)) }
 		if found = c.header(text, report); c.stopped {
 			return
@@ -156,7 +172,7 @@ func (c *checker) safetensors(path string) (found contents) {
 				return
 			}
 		}
-		for err := range coverage(found.entries, s.size-lengthBytes-int64(len(text)), found.whole) {
+		for err := range coverage(found.entries, dataBytes, found.whole) {
 			if !report(err) {
 				return
 			}
@@ -295,6 +311,8 @@ func (h *header) tensorViolations(s *headerScanner, name string, report func(err
 	}
 	if good == fieldDType|fieldShape|fieldOffsets {
 		fail(e.place(begin, end))
+	} else if good&fieldOffsets != 0 {
+		fail(checkOffsets(begin, end)) // whatever else is wrong
 	}
 	if good&fieldOffsets == 0 || end < begin || end > math.MaxInt64 {
 		return false, more

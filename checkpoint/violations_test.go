@@ -66,8 +66,15 @@ func TestViolations(t *testing.T) {
 				`m.safetensors: __metadata__: given twice`,
 				`m.safetensors: tensor "good": given twice`,
 				`m.safetensors: tensor "overlap": data_offsets [12,20]: it overlaps another tensor, want it to begin at 16`,
-				`m.safetensors: tensor "out": data_offsets [25,33]: the file is truncated, it has 30 bytes of data, want 41`,
-				`m.safetensors: tensor "far": data_offsets [33,41]: the file is truncated, it has 30 bytes of data, want 41`,
+				`m.safetensors: tensor "out": data_offsets [25,33]: the file is truncated, it has 30 bytes of data, want 41, which cuts 2 of 9 tensors`,
+			},
+		},
+		{ // two fields of one tensor
+			`{"a":{"dtype":"X","shape":[1],"data_offsets":[8,4]},"b":{"dtype":"U8","shape":[],"data_offsets":[0,-1]}}`, 4,
+			[]string{
+				`m.safetensors: tensor "a": dtype: unknown dtype "X"`,
+				`m.safetensors: tensor "a": data_offsets [8,4]: the end is before the beginning`,
+				`m.safetensors: tensor "b": data_offsets: header byte 99: got '-', want an unsigned integer`,
 			},
 		},
 		{ // every tensor is known, so that holes are

@@ -53,6 +53,7 @@ type createOptions struct {
 	layout       []Shard
 	hasShardSize bool
 	maxShardSize int64
+	sideFrom     *Model
 }
 
 // sharded reports whether the path is that of a model directory.
@@ -90,6 +91,25 @@ func WithMaxShardSize(bytes int64) CreateOption {
 	return func(o *createOptions) { o.hasShardSize, o.maxShardSize = true, bytes }
 }
 
+// WithSideFiles makes a model directory that does not exist yet appear with the files that [CopySideFiles] copies from the
+// directory of the model, as a whole. [Writer.Copied] returns them. A directory that exists has a model whose files they
+// may be already: it gets none before Commit, and CopySideFiles may be called then. For a model that was opened as one
+// file, and for an output of one file, the option has no meaning.
+func WithSideFiles(from *Model) CreateOption {
+	return func(o *createOptions) { o.sideFrom = from }
+}
+
+// Copied returns the names of the files that [WithSideFiles] has put into the directory, sorted; nil before Commit, and if
+// the directory was there.
+func (w *Writer) Copied() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if d, ok := w.out.(*outputDirectory); ok && w.done {
+		return slices.Clone(d.copied)
+	}
+	return nil
+}
+
 // WithoutSync leaves out the flushing of the file to the disk in [Writer.Commit]. The old file or the whole new one is
 // then still what any program finds, also when this one is killed; but after a loss of power, or a crash of the system,
 // the file may be there and empty or damaged.
@@ -118,24 +138,30 @@ func WithoutSync() CreateOption {
 // Temporary files that killed runs have left for the same path are removed first, as [RemoveStale] does it.
 //
 // With [WithShards] or [WithMaxShardSize], path is a directory, and everything above holds for its files. A directory
-// that does not exist appears with all of them in one step. In one that exists, files that are not written are left
-// alone. If none of the shards has the name of one that is there, Commit renames the shards and then the index, which
-// takes the place of the old one in one step.
+// that does not exist appears with all of them in one step. In one that exists, shards that the old index names and the
+// new model does not have are removed, since they are a part of the model that is replaced, unless another index in the
+// directory names them too; [Writer.Removed] returns them. Other files that are not written are left alone. If none of
+// the shards has the name of one that is there, Commit renames the shards and then the index, which takes the place of
+// the old one in one step.
 //
 // A directory with shards of the same names is replaced as a whole, on Linux: the new one is written beside it, gets
-// links to all its other files and its permissions, and the two are exchanged in one step, after which the old one is
-// removed. Whenever the run is killed, there is the whole old model or the whole new one. What another program puts
-// into the directory meanwhile is kept; but a program that has the old directory open, or as its working directory, is
-// left with a removed one. This is not possible on other systems; on a file system that cannot exchange directories or
-// has no hard links; if path is a symbolic link, a mount point or the working directory; if the directory has
-// directories in it or anything else but files and symbolic links; if it has another owner or group than a new one
-// would have, or extended attributes of its own, or is write-protected; or if its parent is. Then Commit renames file
+// links to all its other files and its permissions, and the two are exchanged in one step, after which directories that
+// were in the old one are moved to the new one, and the old one is removed. If path is a symbolic link to a directory,
+// that one is replaced, and the link stays. Whenever the run is killed, there is the whole old model or the whole new
+// one; if it is killed in the instant between the exchange and the moving, the directories come back with the next run
+// or [RemoveStale]. What another program puts into the directory meanwhile is kept; but a program that has the old
+// directory open, or as its working directory, is left with a removed one. This is not possible on other systems; on a
+// file system that cannot exchange directories, or has no hard links or locks; if path is a mount point, has one in it
+// or is the working directory; if the directory has another owner or group than a new one would have, or extended
+// attributes of its own, or is write-protected, or a directory in it is; or if its parent is. Then Commit renames file
 // after file, once all of them are complete and flushed, and the index last; since shards are replaced, the old index
 // is removed before: a run that is killed between two renames leaves a directory without an index, which [Open]
 // refuses, and never one whose index speaks of shards of two models.
 //
 // A directory with a model that would make it ambiguous which one is meant, model.safetensors beside an index, is an
 // error of Create; so is a path that does not exist and ends with ".safetensors", ".npy" or ".npz", as those of files do.
+// One file is an error where it would break a model directory: under the name of a shard that an index beside it names,
+// as model.safetensors beside model.safetensors.index.json, or under a name that ends with ".index.json".
 //
 // Tensors have to pass [Tensor.Validate]; names have to be unique and valid UTF-8, and "__metadata__" is reserved. A
 // header over [DefaultHeaderLimit] is an error that wraps [ErrHeaderLimit]. After any error, nothing is left behind.
@@ -145,10 +171,13 @@ func Create(path string, tensors []Tensor, metadata map[string]string, opts ...C
 		opt(&o)
 	}
 	if path == "" {
-		return nil, errors.New("checkpoint: the path of the file to create is empty")
+		return nil, errEmptyPath
 	}
 	if o.sharded() {
 		return createShards(path, tensors, metadata, o)
+	}
+	if err := checkFileTarget(path); err != nil {
+		return nil, err
 	}
 	l, err := layOut(path, tensors, metadata)
 	if err != nil {
@@ -169,6 +198,8 @@ func Create(path string, tensors []Tensor, metadata map[string]string, opts ...C
 	w.sortParts()
 	return w, nil
 }
+
+var errEmptyPath = errors.New("checkpoint: the path of the file to create is empty")
 
 // A fileLayout is a file before its data: the bytes around that, and where every tensor goes.
 type fileLayout struct {
@@ -220,6 +251,9 @@ func (w *Writer) sortParts() {
 // that name is hardly what was meant.
 func checkDirectoryName(path string) error {
 	extension := strings.ToLower(filepath.Ext(path))
+	if strings.HasSuffix(path, indexSuffix) {
+		extension = shardExtension
+	}
 	if extension != shardExtension && extension != npyExtension && extension != npzExtension {
 		return nil
 	}
@@ -230,8 +264,15 @@ func checkDirectoryName(path string) error {
 		path, filepath.Ext(path))
 }
 
-// createShards begins a model directory.
-func createShards(path string, tensors []Tensor, metadata map[string]string, o createOptions) (*Writer, error) {
+// A shardsLayout is a model directory before its data.
+type shardsLayout struct {
+	plans   []shardPlan
+	layouts []*fileLayout // one for each plan
+	index   []byte        // the text of the index; nil if there is none
+}
+
+// layOutShards lays out the files of a model directory.
+func layOutShards(path string, tensors []Tensor, metadata map[string]string, o createOptions) (*shardsLayout, error) {
 	if err := checkDirectoryName(path); err != nil {
 		return nil, err
 	}
@@ -239,7 +280,7 @@ func createShards(path string, tensors []Tensor, metadata map[string]string, o c
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	layouts := make([]*fileLayout, len(plans))
+	s := &shardsLayout{plans: plans, layouts: make([]*fileLayout, len(plans))}
 	var total int64
 	for i, p := range plans {
 		l, err := layOutSafetensors(p.tensors, metadata)
@@ -250,26 +291,48 @@ func createShards(path string, tensors []Tensor, metadata map[string]string, o c
 			return nil, fmt.Errorf("%s: the shards would have more than %d bytes", path, int64(math.MaxInt64))
 		}
 		total += l.size
-		layouts[i] = l.file()
+		s.layouts[i] = l.file()
 	}
 	// A model in one file that has the usual name needs no index.
-	withIndex := len(plans) > 1 || plans[0].file != singleName
-	d, err := createDirectory(path, plans, withIndex)
+	if len(plans) == 1 && plans[0].file == singleName {
+		return s, nil
+	}
+	s.index = appendIndex(nil, plans)
+	if len(s.index) > DefaultHeaderLimit {
+		return nil, fmt.Errorf("%s: %w: an index of %d bytes, limit %d", path, ErrHeaderLimit, len(s.index),
+			DefaultHeaderLimit)
+	}
+	return s, nil
+}
+
+// createShards begins a model directory.
+func createShards(path string, tensors []Tensor, metadata map[string]string, o createOptions) (*Writer, error) {
+	s, err := layOutShards(path, tensors, metadata, o)
 	if err != nil {
 		return nil, err
 	}
+	if err := checkOpenFiles(path, s.plans); err != nil {
+		return nil, err
+	}
+	d, err := createDirectory(path, s.plans, s.index != nil)
+	if err != nil {
+		return nil, err
+	}
+	if o.sideFrom != nil && o.sideFrom.dir != "" {
+		d.sideFrom = o.sideFrom
+	}
 	w := &Writer{path: path, out: d, sync: o.sync}
-	if err := w.beginShards(d, plans, layouts, withIndex); err != nil {
-		return nil, errors.Join(err, d.discard())
+	if err := w.beginShards(d, s); err != nil {
+		return nil, errors.Join(tooManyShards(path, s.plans, err), d.discard())
 	}
 	w.sortParts()
 	return w, nil
 }
 
 // beginShards creates the files of the directory.
-func (w *Writer) beginShards(d *outputDirectory, plans []shardPlan, layouts []*fileLayout, withIndex bool) error {
-	for i, l := range layouts {
-		f, err := d.add(plans[i].file, l.size)
+func (w *Writer) beginShards(d *outputDirectory, s *shardsLayout) error {
+	for i, l := range s.layouts {
+		f, err := d.add(s.plans[i].file, l.size)
 		if err != nil {
 			return err
 		}
@@ -279,19 +342,15 @@ func (w *Writer) beginShards(d *outputDirectory, plans []shardPlan, layouts []*f
 			return err
 		}
 	}
-	if !withIndex {
+	if s.index == nil {
 		return nil
 	}
-	text := appendIndex(nil, plans)
-	if len(text) > DefaultHeaderLimit {
-		return fmt.Errorf("%s: %w: an index of %d bytes, limit %d", w.path, ErrHeaderLimit, len(text), DefaultHeaderLimit)
-	}
-	f, err := d.add(indexName, int64(len(text)))
+	f, err := d.add(indexName, int64(len(s.index)))
 	if err != nil {
 		return err
 	}
 	d.index = f
-	if _, err := f.file.WriteAt(text, 0); err != nil {
+	if _, err := f.file.WriteAt(s.index, 0); err != nil {
 		return fmt.Errorf("%s: %w", f.name, err)
 	}
 	return nil
@@ -369,6 +428,14 @@ func (w *Writer) Flush(ctx context.Context) error {
 	if err := w.complete(ctx); err != nil {
 		return err
 	}
+	if d, ok := w.out.(*outputDirectory); ok {
+		if err := d.copySideFiles(ctx); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return err
+		}
+	}
 	if !w.sync {
 		return nil
 	}
@@ -380,16 +447,26 @@ func (w *Writer) Flush(ctx context.Context) error {
 // names a tensor. After any error the path is as it was and the temporary file is removed, with one exception: if only
 // the flushing of the directory fails, the new file is in its place, but may not survive a loss of power.
 //
+// Of runs that write to one directory at the same time, one after the other puts its files there, as far as the file
+// system has locks: in the end there is the model of the last one. Commit waits for the others, up to a minute.
+//
 // A second Commit, or one after Close, returns an error that wraps [os.ErrClosed].
-func (w *Writer) Commit() error {
+func (w *Writer) Commit() error { return w.CommitContext(context.Background()) }
+
+// CommitContext is [Writer.Commit] that is stopped when ctx is done while it waits for another run: the error is the cause
+// of ctx then, and nothing is written. What is put in its place is not stopped in the middle.
+func (w *Writer) CommitContext(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.done {
 		return fmt.Errorf("%s: commit: %w", w.path, os.ErrClosed)
 	}
 	w.done = true
-	if err := w.complete(context.Background()); err != nil {
+	if err := w.complete(ctx); err != nil {
 		return errors.Join(err, w.out.discard())
+	}
+	if d, ok := w.out.(*outputDirectory); ok {
+		return d.commitContext(ctx, w.sync)
 	}
 	return w.out.commit(w.sync)
 }

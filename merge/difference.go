@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -91,34 +92,25 @@ func (c *candidate) complete() bool { return !slices.Contains(c.dtypes, 0) }
 type comparison struct {
 	models     []*checkpoint.Model
 	keys       KeyPolicy
-	candidates []candidate
-	byName     map[string]int
+	candidates []candidate // first those of the first model, sorted by name, and then the extra ones
+	extras     map[string]int
 	allowed    []Difference
 	refused    []Difference
 }
 
-// compare compares the models' tensors that keep returns true for. The differences that the policy does not allow are a
-// DifferenceError.
-func compare(models []*checkpoint.Model, keys KeyPolicy, keep func(name string) bool) (*comparison, error) {
-	c := &comparison{models: models, keys: keys, byName: make(map[string]int)}
+// compare compares the models' tensors that keep returns true for, until ctx is done. The differences that the policy
+// does not allow are a DifferenceError.
+func compare(ctx context.Context, models []*checkpoint.Model, keys KeyPolicy, keep func(name string) bool,
+) (*comparison, error) {
+	c := &comparison{models: models, keys: keys, extras: make(map[string]int)}
 	for k, m := range models {
-		for _, t := range m.Tensors() {
-			if k == 0 && keep(t.Name) {
-				c.add(0, t)
-			}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
 		if k == 0 {
-			continue
-		}
-		for i := range c.candidates {
-			if owner := c.candidates[i].owner; owner == 0 {
-				c.match(k, i)
-			}
-		}
-		for _, t := range m.Tensors() {
-			if i, ok := c.byName[t.Name]; (!ok || c.candidates[i].owner != 0) && keep(t.Name) {
-				c.extra(k, t)
-			}
+			c.begin(m.Tensors(), keep)
+		} else if err := c.compare(ctx, k, m.Tensors(), keep); err != nil {
+			return nil, err
 		}
 	}
 	if c.refused != nil {
@@ -127,22 +119,62 @@ func compare(models []*checkpoint.Model, keys KeyPolicy, keep func(name string) 
 	return c, nil
 }
 
-// add makes a candidate of a tensor of model k.
-func (c *comparison) add(k int, t checkpoint.Tensor) {
-	c.byName[t.Name] = len(c.candidates)
-	dtypes := make([]checkpoint.DType, len(c.models))
-	dtypes[k] = t.DType
-	c.candidates = append(c.candidates, candidate{t, k, dtypes})
+// begin makes candidates of the tensors of the first model.
+func (c *comparison) begin(tensors []checkpoint.Tensor, keep func(name string) bool) {
+	c.candidates = make([]candidate, 0, len(tensors))
+	// There may be a million of them: one allocation for all.
+	dtypes := make([]checkpoint.DType, len(tensors)*len(c.models))
+	for _, t := range tensors {
+		if keep(t.Name) {
+			n := len(c.models)
+			dtypes[0] = t.DType
+			c.candidates = append(c.candidates, candidate{t, 0, dtypes[:n:n]})
+			dtypes = dtypes[n:]
+		}
+	}
 }
 
-// match compares model k with a candidate of an earlier one.
-func (c *comparison) match(k, i int) {
-	want := c.candidates[i].tensor
-	got, ok := c.models[k].Tensor(want.Name)
-	if !ok {
-		c.note(k, want.Name, "missing", describe(want), "", c.keys != KeysStrict)
-		return
+// compare compares the tensors of model k, which are sorted by name, with the candidates of the first model, and then
+// notes those that it has besides.
+func (c *comparison) compare(ctx context.Context, k int, tensors []checkpoint.Tensor, keep func(name string) bool) error {
+	var extra []int
+	next := 0
+	for i := range c.candidates {
+		want := &c.candidates[i]
+		if want.owner != 0 {
+			break
+		}
+		if i%4096 == 4095 && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		for next < len(tensors) && tensors[next].Name < want.tensor.Name {
+			extra = append(extra, next)
+			next++
+		}
+		if next < len(tensors) && tensors[next].Name == want.tensor.Name {
+			c.match(k, i, tensors[next])
+			next++
+		} else {
+			c.note(k, want.tensor.Name, "missing", describe(want.tensor), "", c.keys != KeysStrict)
+		}
 	}
+	for ; next < len(tensors); next++ {
+		extra = append(extra, next)
+	}
+	for n, i := range extra {
+		if n%4096 == 4095 && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if keep(tensors[i].Name) {
+			c.extra(k, tensors[i])
+		}
+	}
+	return nil
+}
+
+// match compares a tensor of model k with the candidate of that name of an earlier one.
+func (c *comparison) match(k, i int, got checkpoint.Tensor) {
+	want := c.candidates[i].tensor
 	c.candidates[i].dtypes[k] = got.DType
 	if got.DType != want.DType {
 		c.note(k, want.Name, "dtype", want.DType.String(), got.DType.String(),
@@ -156,12 +188,15 @@ func (c *comparison) match(k, i int) {
 // extra notes a tensor of model k that the first model does not have.
 func (c *comparison) extra(k int, t checkpoint.Tensor) {
 	c.note(k, t.Name, "extra", "", describe(t), c.keys != KeysStrict)
-	i, ok := c.byName[t.Name]
+	i, ok := c.extras[t.Name]
 	switch {
 	case !ok:
-		c.add(k, t)
+		c.extras[t.Name] = len(c.candidates)
+		dtypes := make([]checkpoint.DType, len(c.models))
+		dtypes[k] = t.DType
+		c.candidates = append(c.candidates, candidate{t, k, dtypes})
 	case c.keys == KeysUnion: // otherwise it is not in the result, whatever its shape
-		c.match(k, i)
+		c.match(k, i, t)
 	}
 }
 

@@ -3,12 +3,14 @@ package merge_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 
 	"github.com/modelavg/modelavg/checkpoint"
 	"github.com/modelavg/modelavg/merge"
@@ -167,4 +169,92 @@ func ExampleOption() {
 	// weight F16 average [-1 2] [F32 F32]
 	// too large: 1 of weight
 	// exclude: pattern "wieght" matches no tensor
+}
+
+// Two processes, which need not be on one machine, do a part each.
+func ExamplePlan_RunPart() {
+	dir, err := os.MkdirTemp("", "merge")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	a := create(filepath.Join(dir, "a.safetensors"), 100, 1, 2, 3)
+	defer a.Close()
+	b := create(filepath.Join(dir, "b.safetensors"), 200, 2, 4, 6)
+	defer b.Close()
+	out := filepath.Join(dir, "out.safetensors")
+
+	for number := 1; number <= 2; number++ { // in each process, of one number
+		plan, err := merge.Mean([]*checkpoint.Model{a, b})
+		if err != nil {
+			log.Fatal(err)
+		}
+		if _, err := plan.RunPart(context.Background(), out, merge.Part{Number: number, Of: 2}, nil); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	// In a process that runs after all of them.
+	finished, err := merge.Finish(context.Background(), out)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(finished.Parts, finished.Report.Averaged, finished.Report.BytesWritten)
+	_, err = merge.Finish(context.Background(), out)
+	fmt.Println(errors.Is(err, checkpoint.ErrNoParts))
+	// Output:
+	// 2 [weight] 20
+	// true
+}
+
+// Only ranges go from the program that divides the work to those that do it.
+func ExamplePlan_RunRange() {
+	dir, err := os.MkdirTemp("", "merge")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	a := create(filepath.Join(dir, "a"), 100, make([]float32, 100)...)
+	defer a.Close()
+	b := create(filepath.Join(dir, "b"), 200, make([]float32, 100)...)
+	defer b.Close()
+	plan, err := merge.Mean([]*checkpoint.Model{a, b})
+	if err != nil {
+		log.Fatal(err)
+	}
+	out := filepath.Join(dir, "out")
+	ranges := plan.Ranges(256)
+	for i, r := range ranges {
+		fmt.Println(r.Tensor, r.Offset, r.Length)
+		// A part for every range.
+		part := merge.Part{Number: i + 1, Of: len(ranges), Ranges: []merge.Range{r}}
+		if _, err := plan.RunPart(context.Background(), out, part, nil); err != nil {
+			log.Fatal(err)
+		}
+	}
+	if _, err := merge.Finish(context.Background(), out, merge.WithoutDataCheck(), merge.WithFinishSync(false),
+		merge.WithFinishProgress(nil)); err != nil {
+		log.Fatal(err)
+	}
+
+	// Or to any other output.
+	var size counter
+	report, err := plan.RunRange(context.Background(), ranges[1], &size)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(report.BytesRead, size.bytes.Load())
+	// Output:
+	// steps 0 8
+	// weight 0 256
+	// weight 256 144
+	// 512 256
+}
+
+// A counter is an output that only counts.
+type counter struct{ bytes atomic.Int64 }
+
+func (c *counter) WriteAt(_ string, p []byte, _ int64) (int, error) {
+	c.bytes.Add(int64(len(p)))
+	return len(p), nil
 }

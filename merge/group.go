@@ -2,6 +2,7 @@ package merge
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/modelavg/modelavg/weighting"
 )
@@ -18,12 +19,13 @@ type groups struct {
 	weights []float64 // of all models; nil for a mean
 	rules   []tensorWeights
 	made    map[string]*group
+	key     []byte // the last one
 }
 
 // of returns the group of a tensor for which rule counts, or the weights of the plan if that is -1. It is nil if the
 // tensor is in no model that has a weight.
 func (g *groups) of(c *candidate, rule int) (*group, error) {
-	key := fmt.Append(nil, rule)
+	key := strconv.AppendInt(g.key[:0], int64(rule), 10)
 	for _, d := range c.dtypes {
 		present := byte(1)
 		if d == 0 {
@@ -31,6 +33,7 @@ func (g *groups) of(c *candidate, rule int) (*group, error) {
 		}
 		key = append(key, present)
 	}
+	g.key = key
 	if made, ok := g.made[string(key)]; ok {
 		return made, nil
 	}
@@ -82,6 +85,10 @@ func renormalize(weights []float64) error {
 		var sum float64
 		for _, w := range weights {
 			sum += w
+		}
+		if sum == 0 {
+			return fmt.Errorf("the weights %v of the models that have it cannot be divided by their sum, which is 0: %w",
+				weights, weighting.ErrWeightSum)
 		}
 		shares = make([]float64, len(weights))
 		for i, w := range weights {

@@ -31,8 +31,10 @@ package merge
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
+	"regexp"
 	"runtime"
 	"slices"
 
@@ -85,6 +87,7 @@ type Step struct {
 	DTypes  []checkpoint.DType // the dtype in each of them; nil if it is that of Tensor in all
 	Bytes   int64              // size of the data that is written
 
+	pattern  *regexp.Regexp // that gave it weights of its own, or nil
 	elements int64
 	width    int       // bytes of an element, in the widest of its dtypes
 	weights  []float64 // as Weights, to calculate with; nil for a mean
@@ -201,7 +204,10 @@ func newPlan(rule string, models []*checkpoint.Model, shares, weights []float64,
 func (p *Plan) compare(o *options) (*comparison, error) {
 	include, exclude := newMatcher("include", o.include), newMatcher("exclude", o.exclude)
 	kept := make(map[string]bool)
-	c, err := compare(p.models, o.policies.Keys, func(name string) bool {
+	c, err := compare(o.ctx, p.models, o.policies.Keys, func(name string) bool {
+		if len(o.include)+len(o.exclude) == 0 {
+			return true
+		}
 		keep, ok := kept[name]
 		if !ok {
 			included, excluded := include.first(name) >= 0, exclude.first(name) >= 0
@@ -231,7 +237,11 @@ func (p *Plan) addSteps(c *comparison, o *options, weights []float64) error {
 	groups := &groups{weights: weights, rules: o.rules, made: make(map[string]*group)}
 
 	var refused []checkpoint.Tensor
+	p.Steps = slices.Grow(p.Steps, len(c.candidates))
 	for i := range c.candidates {
+		if i%4096 == 4095 && o.ctx.Err() != nil {
+			return context.Cause(o.ctx)
+		}
 		cand := &c.candidates[i]
 		name := cand.tensor.Name
 		if o.policies.Keys == KeysIntersection && !cand.complete() {
@@ -242,7 +252,8 @@ func (p *Plan) addSteps(c *comparison, o *options, weights []float64) error {
 			refused = append(refused, cand.tensor)
 			continue
 		}
-		g, err := groups.of(cand, patterns.first(name))
+		rule := patterns.first(name)
+		g, err := groups.of(cand, rule)
 		if err != nil {
 			return err
 		}
@@ -253,6 +264,9 @@ func (p *Plan) addSteps(c *comparison, o *options, weights []float64) error {
 		s, err := p.newStep(cand, g)
 		if err != nil {
 			return err
+		}
+		if rule >= 0 {
+			s.pattern = o.rules[rule].pattern
 		}
 		p.Steps = append(p.Steps, s)
 	}
@@ -358,8 +372,8 @@ func (p *Plan) size(o *options) {
 		workers = defaultWorkers()
 	}
 	var chunks int64
-	for i := range p.Steps {
-		chunks += p.chunks(&p.Steps[i])
+	for _, x := range p.pieces() {
+		chunks += p.chunks(x)
 	}
 	p.Workers = int(min(int64(workers), max(chunks, 1)))
 	p.Memory = int64(p.Workers) * bufferBytes(sources, p.ChunkBytes, mixed)
@@ -378,10 +392,13 @@ func roundUp(n int) int { return (n + alignment - 1) &^ (alignment - 1) }
 // perChunk returns how many elements of the step a chunk has.
 func (p *Plan) perChunk(s *Step) int64 { return int64(p.ChunkBytes / s.width) }
 
-// chunks returns in how many chunks the step is done.
-func (p *Plan) chunks(s *Step) int64 {
-	n := p.perChunk(s)
-	return (s.elements + n - 1) / n
+// pieces returns all steps as pieces.
+func (p *Plan) pieces() []piece {
+	pieces := make([]piece, len(p.Steps))
+	for i := range p.Steps {
+		pieces[i] = piece{i, 0, p.Steps[i].elements}
+	}
+	return pieces
 }
 
 // names returns the names of the tensors with one of the actions, sorted.

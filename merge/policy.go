@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -128,6 +129,7 @@ type options struct {
 	create           []checkpoint.CreateOption
 	workers          int
 	chunkBytes       int
+	ctx              context.Context
 }
 
 // tensorWeights are the weights of the tensors that match.
@@ -190,6 +192,10 @@ func WithCreateOptions(opts ...checkpoint.CreateOption) Option {
 	return func(o *options) { o.create = append(o.create, opts...) }
 }
 
+// WithContext makes the planning stop when ctx is done: the error is its cause. It has no meaning for [Plan.Run], which has
+// a context of its own.
+func WithContext(ctx context.Context) Option { return func(o *options) { o.ctx = ctx } }
+
 // WithWorkers sets how many goroutines read, average and write. Zero or less, the default, means GOMAXPROCS and up to
 // four more, since they wait for files a part of the time. A plan uses no more than it has chunks. It changes no byte of
 // the result.
@@ -206,6 +212,9 @@ func gather(models int, opts []Option) (*options, error) {
 	o := new(options)
 	for _, opt := range opts {
 		opt(o)
+	}
+	if o.ctx == nil {
+		o.ctx = context.Background()
 	}
 	if err := o.policies.check(); err != nil {
 		return nil, err

@@ -465,6 +465,19 @@ func TestTensorWeights(t *testing.T) {
 	}
 }
 
+// Weights of the models that have a tensor, whose sum is zero, cannot be made to sum to one.
+func TestUnionZeroSum(t *testing.T) {
+	both, one := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+	x, y := tensor{"x", "F16", []int64{1}, halves(1)}, tensor{"y", "F16", []int64{1}, halves(1)}
+	writeModel(t, both, nil, x, y)
+	writeModel(t, one, nil, x)
+	_, err := merge.WeightedMean(open(t, both, both, one), []float64{1, -1, 1}, merge.WithKeys(merge.KeysUnion))
+	if !errors.Is(err, weighting.ErrWeightSum) || !strings.Contains(err.Error(), `tensor "y": the weights [1 -1] of the models `+
+		"that have it cannot be divided by their sum, which is 0") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // halves returns the elements of a F16 tensor.
 func halves(values ...float64) []byte {
 	var data []byte
@@ -563,7 +576,7 @@ func TestOverflow(t *testing.T) {
 		{merge.OverflowSaturate, checkpoint.F8E4M3, 448, -448, "saturated"},
 		{merge.OverflowSaturate, checkpoint.F8E5M2, 57344, -57344, "saturated"},
 		{merge.OverflowInf, checkpoint.F8E5M2, math.Inf(1), math.Inf(-1), "became infinite"},
-		{merge.OverflowInf, checkpoint.F8E4M3, math.NaN(), math.NaN(), "became infinite"},
+		{merge.OverflowInf, checkpoint.F8E4M3, math.NaN(), math.NaN(), "became NaN"},
 	} {
 		out := filepath.Join(dir, "out")
 		p := plan(t, weights, open(t, a, b), merge.WithOverflow(test.policy), merge.WithDType(test.dtype),
@@ -659,7 +672,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"rule":"weighted mean",` +
-		`"policies":{"integers":"last","keys":"intersection","non_finite":"propagate","overflow":"inf","dtype":""},` +
+		`"policies":{"integers":"last","keys":"intersection","non_finite":"propagate","overflow":"inf","dtype":"first"},` +
 		`"models":[{"path":"a","weight":2,"bytes":4},{"path":"b","weight":-1,"bytes":16}],` +
 		`"tensors":[{"name":"n","dtype":"I64","shape":[],"bytes":8,"action":"copy-last","models":[1]},` +
 		`{"name":"x","dtype":"F16","shape":[2],"bytes":4,"action":"average","models":[0,1],"weights":[2,-1],"dtypes":["F16","F32"]}],` +
@@ -680,7 +693,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	want = `{"path":"out","averaged":["x"],"integers":["n"],"non_finite":[{"tensor":"x","path":"a","nan":0,"inf":1}],` +
-		`"overflows":[{"tensor":"x","count":1}],"bytes_read":20,"bytes_written":12,"seconds":1.5}`
+		`"overflows":[{"tensor":"x","count":1}],"other_weights":[],"removed":[],"bytes_read":20,"bytes_written":12,"seconds":1.5}`
 	if got := strings.ReplaceAll(string(text), dir+"/", ""); got != want {
 		t.Errorf("report\n%s\nwant\n%s", got, want)
 	}

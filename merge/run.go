@@ -31,7 +31,7 @@ import (
 // is flushed and the file takes its place, which is a matter of milliseconds.
 func (p *Plan) Run(ctx context.Context, path string, progress func(done, total int64)) (*Report, error) {
 	if p == nil || len(p.models) == 0 {
-		return nil, errors.New("merge: the plan has no models: want a plan that Mean or WeightedMean has made")
+		return nil, errNoPlan
 	}
 	start := time.Now()
 	w, err := checkpoint.Create(path, p.tensors(), p.Metadata, p.create...)
@@ -40,20 +40,12 @@ func (p *Plan) Run(ctx context.Context, path string, progress func(done, total i
 	}
 	defer w.Close() // after Commit this does nothing
 
-	r := &run{plan: p, output: w, progress: progress}
-	for _, m := range p.models {
-		r.inputs = append(r.inputs, m)
-	}
+	r := p.newRun(w, progress)
 	if err := r.do(ctx); err != nil {
 		return nil, err
 	}
-	for k, m := range p.models {
-		if !p.Sources[k].read() {
-			continue
-		}
-		if err := m.Unchanged(); err != nil {
-			return nil, err
-		}
+	if err := p.unchanged(); err != nil {
+		return nil, err
 	}
 	if err := w.Flush(ctx); err != nil {
 		return nil, err
@@ -61,13 +53,37 @@ func (p *Plan) Run(ctx context.Context, path string, progress func(done, total i
 	if runtime.GOOS == "windows" {
 		p.closeReplaced(path)
 	}
-	if err := w.Commit(); err != nil {
+	if err := w.CommitContext(ctx); err != nil {
 		return nil, err
 	}
 	report := p.report(path)
 	r.counts.fill(p, report)
+	report.Removed = w.Removed()
+	report.Copied = w.Copied()
 	report.Duration = time.Since(start)
 	return report, nil
+}
+
+// newRun returns a run of the whole plan.
+func (p *Plan) newRun(w output, progress func(done, total int64)) *run {
+	r := &run{plan: p, output: w, total: p.BytesRead, progress: progress}
+	for _, m := range p.models {
+		r.inputs = append(r.inputs, m)
+	}
+	return r
+}
+
+// unchanged returns an error if one of the models that are read was changed since it was opened.
+func (p *Plan) unchanged() error {
+	for k, m := range p.models {
+		if !p.Sources[k].read() {
+			continue
+		}
+		if err := m.Unchanged(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tensors returns the tensors of the result.
@@ -115,20 +131,42 @@ type run struct {
 	plan   *Plan
 	inputs []input // of all sources
 	output output
-	next   atomic.Int64 // the next chunk, counted through all steps
+	pieces []piece      // what is done; nil for the whole plan
+	next   atomic.Int64 // the next chunk, counted through all pieces
 	counts counts
 
 	mu       sync.Mutex // guards done and the call of progress
 	done     int64      // bytes read
+	total    int64      // bytes to read
 	progress func(done, total int64)
+}
+
+// A piece is elements of a step that are done, chunk by chunk.
+type piece struct {
+	step     int
+	first    int64
+	elements int64
+}
+
+// chunks returns in how many chunks the piece is done.
+func (p *Plan) chunks(x piece) int64 {
+	n := p.perChunk(&p.Steps[x.step])
+	return (x.elements + n - 1) / n
 }
 
 // do lets the workers do all chunks; the first error stops all of them.
 func (r *run) do(ctx context.Context) error {
+	if r.pieces == nil {
+		r.pieces = r.plan.pieces()
+	}
+	var chunks int64
+	for _, x := range r.pieces {
+		chunks += r.plan.chunks(x)
+	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var workers sync.WaitGroup
-	for range r.plan.Workers {
+	for range min(int64(r.plan.Workers), chunks) {
 		workers.Go(func() {
 			if err := r.work(ctx); err != nil {
 				stop(err)
@@ -141,24 +179,23 @@ func (r *run) do(ctx context.Context) error {
 
 // work takes one chunk after the other until none is left.
 func (r *run) work(ctx context.Context) error {
-	steps := r.plan.Steps
 	b := r.plan.newBuffer()
-	// The chunks that a worker gets only ever grow, so it walks the steps once.
-	var step int
-	var before int64 // chunks of the steps before this one
+	// The chunks that a worker gets only ever grow, so it walks the pieces once.
+	var i int
+	var before int64 // chunks of the pieces before this one
 	for {
 		chunk := r.next.Add(1) - 1
-		for step < len(steps) && chunk >= before+r.plan.chunks(&steps[step]) {
-			before += r.plan.chunks(&steps[step])
-			step++
+		for i < len(r.pieces) && chunk >= before+r.plan.chunks(r.pieces[i]) {
+			before += r.plan.chunks(r.pieces[i])
+			i++
 		}
-		if step == len(steps) {
+		if i == len(r.pieces) {
 			return nil
 		}
-		s := &steps[step]
-		n := r.plan.perChunk(s)
-		first := (chunk - before) * n
-		if err := r.chunk(ctx, b, step, first, int(min(n, s.elements-first))); err != nil {
+		x := r.pieces[i]
+		n := r.plan.perChunk(&r.plan.Steps[x.step])
+		done := (chunk - before) * n
+		if err := r.chunk(ctx, b, x.step, x.first+done, int(min(n, x.elements-done))); err != nil {
 			return err
 		}
 	}
@@ -214,7 +251,7 @@ func (r *run) chunk(ctx context.Context, b *buffer, step int, first int64, n int
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.done += read
-		r.progress(r.done, r.plan.BytesRead)
+		r.progress(r.done, r.total)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/modelavg/modelavg/checkpoint"
 	"github.com/modelavg/modelavg/internal/printable"
@@ -15,7 +14,7 @@ import (
 func (p *Plan) Weights() string {
 	var b strings.Builder
 	for _, s := range p.Sources {
-		fmt.Fprintf(&b, "weight %-11.6g %s", s.Weight, s.Path)
+		fmt.Fprintf(&b, "weight %-11.6g %s", s.Weight, printable.Name(s.Path))
 		if !s.read() {
 			b.WriteString(" (not read)")
 		}
@@ -24,14 +23,38 @@ func (p *Plan) Weights() string {
 	return b.String()
 }
 
-// Notes returns for people, one line for each, what is left out and how the models differ; mostly nothing.
+// Notes returns for people, one line for each, what is left out and how the models differ; mostly nothing. Of either it
+// names the first 20, and how many more there are; Omissions and Differences have all.
 func (p *Plan) Notes() string {
 	var b strings.Builder
-	for _, o := range p.Omissions {
+	for _, o := range p.Omissions[:min(len(p.Omissions), maxNamed)] {
 		fmt.Fprintf(&b, "left out: tensor %q, %s\n", o.Tensor, o.Reason)
 	}
-	for _, d := range p.Differences {
-		fmt.Fprintf(&b, "difference: %s: %v\n", d.Path, d)
+	if more := andMore(len(p.Omissions)); more != "" {
+		fmt.Fprintf(&b, "left out:%s\n", more)
+	}
+	if len(p.Differences) == 0 {
+		return b.String()
+	}
+	result := make(map[string]checkpoint.DType, len(p.Steps))
+	for i := range p.Steps {
+		result[p.Steps[i].Tensor.Name] = p.Steps[i].Tensor.DType
+	}
+	for _, d := range p.Differences[:min(len(p.Differences), maxNamed)] {
+		dtype, there := result[d.Tensor]
+		path := printable.Name(d.Path)
+		switch {
+		case d.Field != "dtype":
+			fmt.Fprintf(&b, "difference: %s: %v\n", path, d)
+		case there:
+			fmt.Fprintf(&b, "difference: tensor %q has dtype %s in %s, %v in the result\n", d.Tensor, d.Got, path, dtype)
+		default:
+			fmt.Fprintf(&b, "difference: tensor %q has dtype %s in %s, %s before, and is left out\n", d.Tensor, d.Got,
+				path, d.Want)
+		}
+	}
+	if more := andMore(len(p.Differences)); more != "" {
+		fmt.Fprintf(&b, "difference:%s\n", more)
 	}
 	return b.String()
 }
@@ -42,6 +65,7 @@ func (p *Plan) Summary() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s of %s\n%s%v\n", p.Rule, plural(len(p.Sources), "model"), p.Weights(), p.Policies)
 	fmt.Fprintln(&b, p.tensorCounts())
+	b.WriteString(otherWeightsText(p.otherWeights()))
 	b.WriteString(p.Notes())
 	fmt.Fprintf(&b, "reads %s, writes %s, with %s of buffers (%s, chunks of %s)\n",
 		formatBytes(p.BytesRead), formatBytes(p.BytesWritten), formatBytes(p.Memory),
@@ -52,16 +76,43 @@ func (p *Plan) Summary() string {
 // String returns the plan for people: a table of its tensors, each with its action, dtype, shape and size, and with
 // sources, weights and dtypes where they are not those of all models; and then what [Plan.Summary] returns.
 func (p *Plan) String() string {
+	// There may be a million tensors: nothing is kept of a line but the widths of its columns.
+	var widths [4]int
+	var length int
+	for i := range p.Steps {
+		for k, cell := range p.Steps[i].cells() {
+			widths[k] = max(widths[k], len(cell))
+		}
+		length += len(p.Steps[i].Tensor.Name) + len("\n")
+	}
+	for _, n := range widths {
+		length += len(p.Steps) * (n + len(gap))
+	}
 	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	b.Grow(length)
 	for i := range p.Steps {
 		s := &p.Steps[i]
-		fmt.Fprintf(w, "%v\t%v\t%v\t%s\t%s%s\n", s.Action, s.Tensor.DType, s.Tensor.Shape, formatBytes(s.Bytes),
-			printable.Name(s.Tensor.Name), p.remark(s))
+		for k, cell := range s.cells() {
+			b.WriteString(cell)
+			for range widths[k] - len(cell) {
+				b.WriteByte(' ')
+			}
+			b.WriteString(gap)
+		}
+		b.WriteString(printable.Name(s.Tensor.Name))
+		b.WriteString(p.remark(s))
+		b.WriteByte('\n')
 	}
-	w.Flush() // to a strings.Builder, which does not fail
 	b.WriteString(p.Summary())
 	return b.String()
+}
+
+// gap is what separates two columns.
+const gap = "  "
+
+// cells returns the first columns of the line of a step.
+func (s *Step) cells() [4]string {
+	return [4]string{s.Action.String(), s.Tensor.DType.String(), s.Tensor.ShapeString(), formatBytes(s.Bytes)}
 }
 
 // remark returns what is special about the step, in parentheses, or "".
@@ -69,7 +120,7 @@ func (p *Plan) remark(s *Step) string {
 	var list []string
 	if s.Action == Average && !p.usual(s) {
 		for i, k := range s.Sources[:min(len(s.Sources), maxNamed)] {
-			list = append(list, fmt.Sprintf("%.6g of %s", s.Weights[i], p.Sources[k].Path))
+			list = append(list, fmt.Sprintf("%.6g of %s", s.Weights[i], printable.Name(p.Sources[k].Path)))
 		}
 		if more := andMore(len(s.Sources)); more != "" {
 			list[len(list)-1] += more
@@ -126,7 +177,7 @@ type jsonPolicies struct {
 	Keys      KeyPolicy       `json:"keys"`
 	NonFinite NonFinitePolicy `json:"non_finite"`
 	Overflow  OverflowPolicy  `json:"overflow"`
-	DType     string          `json:"dtype"` // empty: as in the first model
+	DType     string          `json:"dtype"` // "first": as in the first model
 }
 
 type jsonSource struct {
@@ -181,6 +232,7 @@ func (p *Plan) MarshalJSON() ([]byte, error) {
 		ChunkBytes:   p.ChunkBytes,
 		MemoryBytes:  p.Memory,
 	}
+	j.Policies.DType = "first"
 	if p.Policies.DType != 0 {
 		j.Policies.DType = p.Policies.DType.String()
 	}
@@ -209,14 +261,22 @@ func (p *Plan) MarshalJSON() ([]byte, error) {
 }
 
 type jsonReport struct {
-	Path         string          `json:"path"`
-	Averaged     []string        `json:"averaged"`
-	Integers     []string        `json:"integers"`
-	NonFinite    []jsonNonFinite `json:"non_finite"`
-	Overflows    []jsonOverflow  `json:"overflows"`
-	BytesRead    int64           `json:"bytes_read"`
-	BytesWritten int64           `json:"bytes_written"`
-	Seconds      float64         `json:"seconds"`
+	Path         string             `json:"path"`
+	Averaged     []string           `json:"averaged"`
+	Integers     []string           `json:"integers"`
+	NonFinite    []jsonNonFinite    `json:"non_finite"`
+	Overflows    []jsonOverflow     `json:"overflows"`
+	OtherWeights []jsonOtherWeights `json:"other_weights"`
+	Removed      []string           `json:"removed"`
+	BytesRead    int64              `json:"bytes_read"`
+	BytesWritten int64              `json:"bytes_written"`
+	Seconds      float64            `json:"seconds"`
+}
+
+type jsonOtherWeights struct {
+	Pattern string `json:"pattern"`
+	Union   bool   `json:"union"`
+	Tensors int    `json:"tensors"`
 }
 
 type jsonNonFinite struct {
@@ -232,8 +292,8 @@ type jsonOverflow struct {
 }
 
 // MarshalJSON returns the report for machines. The object has the fields path, averaged, integers, non_finite (tensor,
-// path, nan, inf), overflows (tensor, count), bytes_read, bytes_written and seconds. Lists are never null. Later
-// versions may add fields.
+// path, nan, inf), overflows (tensor, count), other_weights (pattern, union, tensors), removed, bytes_read,
+// bytes_written and seconds. Lists are never null. Later versions may add fields.
 func (r *Report) MarshalJSON() ([]byte, error) {
 	j := jsonReport{
 		Path:         r.Path,
@@ -241,6 +301,8 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 		Integers:     append([]string{}, r.Integers...),
 		NonFinite:    []jsonNonFinite{},
 		Overflows:    []jsonOverflow{},
+		OtherWeights: []jsonOtherWeights{},
+		Removed:      append([]string{}, r.Removed...),
 		BytesRead:    r.BytesRead,
 		BytesWritten: r.BytesWritten,
 		Seconds:      r.Duration.Seconds(),
@@ -250,6 +312,9 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 	}
 	for _, o := range r.Overflows {
 		j.Overflows = append(j.Overflows, jsonOverflow(o))
+	}
+	for _, o := range r.OtherWeights {
+		j.OtherWeights = append(j.OtherWeights, jsonOtherWeights(o))
 	}
 	return json.Marshal(j)
 }

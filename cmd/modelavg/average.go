@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/modelavg/modelavg/checkpoint"
+	"github.com/modelavg/modelavg/internal/printable"
 	"github.com/modelavg/modelavg/merge"
 	"github.com/modelavg/modelavg/weighting"
 )
@@ -22,6 +23,7 @@ type averageFlags struct {
 	planOnly  bool // the command prints the plan and writes nothing
 	noWeights bool // the command has no weights, for files or for tensors
 
+	part          partFlags
 	output        string
 	workers       int
 	json          bool
@@ -48,11 +50,15 @@ func (f *averageFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&f.workers, "workers", 0,
 		"`NUMBER` of goroutines that work; 0 means as many as the processors need")
 	flags.BoolVar(&f.json, "json", false, "print plan and report as JSON")
-	flags.Var(&f.maxShardSize, "max-shard-size", "write a directory of shards of at most so many bytes, such as 5GB")
+	flags.Var(&f.maxShardSize, "max-shard-size", "write a directory of shards of at most so many bytes, such as 5GB, "+
+		"or of one tensor")
 	if !f.planOnly {
 		flags.BoolVar(&f.noSync, "no-sync", false, "do not flush the output to the disk: a loss of power may damage it")
 	}
 	f.registerPolicies(cmd)
+	if !f.planOnly && !f.noWeights {
+		f.part.register(cmd)
+	}
 	_ = cmd.MarkFlagFilename("output", "safetensors")
 	f.readFlags.register(cmd)
 }
@@ -62,7 +68,9 @@ const filesHelp = `
 Files. Models are safetensors files, model directories (one file, or shards and their index), index files, and .npy and
 .npz files. If the first model is a directory, so is the output, with the same shards and with copies of the other files
 in it (config.json, tokenizer), unless it is called .safetensors, .npy or .npz. With --max-shard-size it is a directory
-in any case. Files that are not weights are never overwritten.`
+in any case; a tensor that is larger than the size gets a shard of its own. A file takes the place of a model file
+only, or of an empty one. In a directory the shards of the old model go, all of them; files that are not weights are
+neither overwritten nor removed.`
 
 // policyHelp is the end of the help of every averaging command.
 const policyHelp = `
@@ -71,14 +79,18 @@ Tensors. --include and --exclude choose the tensors of the output by regular exp
 the name; the others are left out, and are not compared. A pattern that matches nothing is an error.
 
 Policies. What they touch is counted and named in the report.
-  --integers   integer and BOOL tensors: copied from the last or the first model that is read, the maximum, the sum
-               (an error where it overflows), or copied, with an error if the models differ
-  --keys       tensors that not all models have: an error (strict), left out (intersection), or averaged over the models
-               that have them, their weights divided by their sum (union)
+  --integers   integer and BOOL tensors: copied from the last or the first
+               model that is read, the maximum, the sum (an error where it
+               overflows), or copied, with an error if the models differ
+  --keys       tensors that not all models have: an error (strict), left out
+               (intersection), or averaged over the models that have them,
+               their weights divided by their sum (union)
   --nonfinite  NaN and infinities in a model: averaged as they are, or an error
-  --overflow   averages of finite numbers that are too large for their dtype: infinity (NaN in F8_E4M3, which has none),
-               the largest finite number (saturate), or an error
-  --dtype      dtype of the averaged tensors: that of the first model, or one for all; models may differ in it`
+  --overflow   averages of finite numbers that are too large for their dtype:
+               infinity (NaN in F8_E4M3, which has none), the largest finite
+               number (saturate), or an error
+  --dtype      dtype of the averaged tensors: that of the first model, or one
+               for all; models may differ in it`
 
 const weightsHelp = `
 
@@ -145,6 +157,9 @@ func (f *averageFlags) check(files []string) error {
 	case f.workers < 0:
 		return fmt.Errorf("--workers %d: want 0 or more", f.workers)
 	}
+	if _, err := f.part.given(); err != nil {
+		return err
+	}
 	if err := checkFiles(files); err != nil {
 		return err
 	}
@@ -154,6 +169,7 @@ func (f *averageFlags) check(files []string) error {
 // planOptions returns the options of a plan of the files. The weights of tensors are parsed as those of the files are.
 func (f *averageFlags) planOptions(files []string, parse weightParser) ([]merge.Option, error) {
 	opts := []merge.Option{
+		merge.WithContext(f.context()),
 		merge.WithWorkers(f.workers),
 		merge.WithIntegers(merge.IntegerPolicy(f.integers.value)),
 		merge.WithKeys(merge.KeyPolicy(f.keys.value)),
@@ -232,37 +248,57 @@ func average(cmd *cobra.Command, f *averageFlags, files []string, weights []floa
 	defer models.close()
 	out := cmd.OutOrStdout()
 	layout := newLayout(models[0], f.output, int64(f.maxShardSize))
+	if f.output != "" {
+		if err := checkTarget(f.output, &layout); err != nil {
+			return &failure{err}
+		}
+	}
 	plan, err := models.plan(weights, append(opts, merge.WithCreateOptions(layout.options...)))
 	if err != nil {
 		if f.planOnly {
-			return &failure{errors.Join(err, printObstacles(out, err, f.json))}
+			return &failure{errors.Join(keysHint(err), printObstacles(out, err, f.json))}
 		}
 		return &failure{listed(err)}
 	}
-	result := result{Plan: plan, Layout: layout.text}
+	result := result{Plan: plan, Layout: layout.text, Notes: layout.notes(plan, f.output, f.dtype.value)}
+	if f.planOnly {
+		if f.output != "" {
+			if err := plan.Check(f.output); err != nil {
+				return &failure{err}
+			}
+		}
+		if result.SideFiles, err = layout.plannedSideFiles(f.output); err != nil {
+			return &failure{err}
+		}
+	}
 	switch {
 	case f.planOnly && f.json:
 		return printJSON(out, result)
 	case f.planOnly:
-		fmt.Fprintf(out, "%vwrites %s\n", plan, layout.text)
+		fmt.Fprintf(out, "%vwrites %s\n%s%s", plan, printable.Text(layout.text), result.SideFiles.text("copies"), result.notesText())
 		return nil
 	case !f.json:
-		fmt.Fprint(out, plan.Weights(), plan.Notes())
+		fmt.Fprint(out, plan.Weights()+plan.Notes())
+	}
+	if part, err := f.part.given(); err != nil {
+		return err
+	} else if part.Of > 0 {
+		return averagePart(cmd, f, plan, layout, part)
 	}
 	result.Report, err = runPlan(cmd.Context(), plan, f.output, cmd.ErrOrStderr())
 	if err == nil {
-		result.SideFiles, err = layout.copySideFiles(f.output)
+		result.SideFiles, err = layout.copySideFiles(cmd.Context(), f.output, result.Report)
 	}
 	if err != nil {
 		return &failure{err}
 	}
 	if cmd.Context().Err() != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "modelavg: stopped too late: %s is complete\n", f.output)
+		fmt.Fprintf(cmd.ErrOrStderr(), "modelavg: stopped too late: %s is complete\n", printable.Name(f.output))
 	}
 	if f.json {
 		err = printJSON(out, result)
 	} else {
-		_, err = fmt.Fprint(out, result.Report, result.SideFiles)
+		_, err = io.WriteString(out, result.text())
 	}
 	return unreported(f.output, err)
 }
@@ -271,8 +307,22 @@ func average(cmd *cobra.Command, f *averageFlags, files []string, weights []floa
 type result struct {
 	Plan      *merge.Plan   `json:"plan"`
 	Layout    string        `json:"layout"` // for people
+	Part      *partResult   `json:"part,omitempty"`
 	Report    *merge.Report `json:"report,omitempty"`
-	SideFiles *sideFiles    `json:"side_files,omitempty"`
+	SideFiles *sideFiles    `json:"side_files,omitempty"` // of a plan: what would be done with them
+	Notes     []string      `json:"notes,omitempty"`
+}
+
+// text returns for people what was done.
+func (r *result) text() string { return fmt.Sprintf("%v%v%s", r.Report, r.SideFiles, r.notesText()) }
+
+// notesText returns a line for each note.
+func (r *result) notesText() string {
+	var b strings.Builder
+	for _, note := range r.Notes {
+		fmt.Fprintf(&b, "note: %s\n", note)
+	}
+	return b.String()
 }
 
 // models are opened files.
@@ -284,12 +334,18 @@ func (list models) close() {
 	}
 }
 
-// plan plans the weighted mean, or the mean when weights is nil.
-func (list models) plan(weights []float64, opts []merge.Option) (*merge.Plan, error) {
+// plan plans the weighted mean, or the mean when weights is nil. It returns an error if there are tensors and all of them
+// are left out.
+func (list models) plan(weights []float64, opts []merge.Option) (plan *merge.Plan, err error) {
 	if weights == nil {
-		return merge.Mean(list, opts...)
+		plan, err = merge.Mean(list, opts...)
+	} else {
+		plan, err = merge.WeightedMean(list, weights, opts...)
 	}
-	return merge.WeightedMean(list, weights, opts...)
+	if err == nil && len(plan.Steps) == 0 && len(plan.Omissions) > 0 {
+		return nil, fmt.Errorf("nothing is left to average: %s", countOmissions(plan.Omissions))
+	}
+	return plan, err
 }
 
 // runPlan runs the plan with a progress bar.

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/modelavg/modelavg/internal/printable"
 )
 
 // The exit statuses.
@@ -44,13 +46,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	// An error that is not a failure comes from reading the command line, by cobra or by the commands.
 	if fail := (*failure)(nil); errors.As(err, &fail) {
-		fmt.Fprintf(stderr, "modelavg: %s\n", oneLine(err))
+		fmt.Fprintf(stderr, "modelavg: %s\n", printable.Text(oneLine(err)))
 		return statusFailed
 	}
 	if cmd.Name() == "help" { // what was looked for is in the list of all commands
 		cmd = root
 	}
-	fmt.Fprintf(stderr, "modelavg: %s (see %s --help)\n", oneLine(err), cmd.CommandPath())
+	fmt.Fprintf(stderr, "modelavg: %s (see %s --help)\n", printable.Text(oneLine(err)), cmd.CommandPath())
 	return statusUsage
 }
 
@@ -79,6 +81,8 @@ that is read, or follow --integers, and the report names them; other dtypes are 
 tensors, unless --keys says otherwise. The output appears whole or not at all; it may be one of the inputs. A model of
 weight zero is not read.
 
+To write manual pages: modelavg man --dir DIR. To complete command lines in a shell: modelavg completion --help.
+
 Exit status: 0 done, 1 failed (also when stopped by a signal), 2 wrong usage.`,
 		Example: `  modelavg mean -o out.safetensors a.safetensors b.safetensors
   modelavg weighted -w 0.2,0.5,0.3 -o out.safetensors a.safetensors b.safetensors c.safetensors
@@ -93,7 +97,7 @@ Exit status: 0 done, 1 failed (also when stopped by a signal), 2 wrong usage.`,
 	}
 	root.SetVersionTemplate("modelavg {{.Version}}\n")
 	root.AddCommand(newMean(false), newWeighted(false), newEWA(false), newPlan(),
-		newInspect(), newDiff(), newVerify(), newSoup(), newVersion(), newMan())
+		newFinish(), newInspect(), newDiff(), newVerify(), newSoup(), newVersion(), newMan())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		// The flags are those of a command that there is not.
 		if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 {

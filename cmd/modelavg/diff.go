@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 	"text/tabwriter"
 
@@ -38,9 +37,11 @@ func newDiff() *cobra.Command {
   relative  the norm of the difference divided by the norm of the tensor in A
   cosine    the cosine distance: one minus the cosine of the angle between the two
 
-Elements that are NaN or infinite in one model, and not the same in the other, are counted and have no part in the rest.
+Elements that are NaN or infinite in one model, and not the same in the other, are counted and have no part in the rest;
+tensors with such elements come first.
 Dtypes may differ. Tensors that only one model has, or whose shapes differ, are named. --plot draws a bar for each
-tensor, in the order of the names, or for each layer if there are many tensors, into an SVG file.`,
+tensor, in the order of the names, or for each layer if there are many tensors, into an SVG file; what is not compared
+is noted below them. The name of the file has to end with .svg, and nothing but an SVG file is replaced.`,
 		Example: `  modelavg diff a.safetensors b.safetensors
   modelavg diff --by max --plot diff.svg a.safetensors b.safetensors`,
 		RunE: func(cmd *cobra.Command, files []string) error {
@@ -52,6 +53,11 @@ tensor, in the order of the names, or for each layer if there are many tensors, 
 			}
 			if err := cmp.Or(checkFiles(files), checkOutput("--plot", plot)); err != nil {
 				return err
+			}
+			if plot != "" || cmd.Flags().Changed("plot") {
+				if err := checkPlot(plot, files...); err != nil {
+					return err
+				}
 			}
 			d, err := diff(cmd, read, files[0], files[1], workers)
 			if err == nil && plot != "" {
@@ -180,9 +186,13 @@ func diff(cmd *cobra.Command, read readFlags, fileA, fileB string, workers int) 
 	return c, nil
 }
 
-// sort sorts the tensors, the largest first and those without a number before all.
+// sort sorts the tensors, the largest first: before all those in which elements differ that are not finite, which are as
+// far from each other as elements can be, and those without a number.
 func (c *comparison) sort(measure string) {
 	slices.SortStableFunc(c.Tensors, func(x, y compared) int {
+		if first := cmp.Compare(min(y.NonFinite, 1), min(x.NonFinite, 1)); first != 0 {
+			return first
+		}
 		a, b := x.by(measure), y.by(measure)
 		if math.IsNaN(a) || math.IsNaN(b) {
 			return cmp.Compare(a, b) // NaN is less than any other
@@ -205,16 +215,17 @@ func (c *comparison) print(out io.Writer) {
 	}
 	w.Flush()
 	for _, d := range c.Differences {
-		fmt.Fprintln(out, d)
+		fmt.Fprintln(out, printable.Text(d))
 	}
 	fmt.Fprintf(out, "%s compared, %d of them equal\n", plural(len(c.Tensors), "tensor"), equal)
 }
 
 // plot draws the comparison into a file.
 func (c *comparison) plot(path, measure string) error {
-	svg, err := drawBars(fmt.Sprintf("%s and %s", c.A, c.B), measureTitles[measure], c.bars(measure))
+	title := fmt.Sprintf("%s and %s", c.A, c.B)
+	picture, err := drawBars(title, measureTitles[measure], c.bars(measure), c.notes())
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
-	return os.WriteFile(path, svg, 0o666)
+	return writeFile(path, picture)
 }

@@ -70,7 +70,7 @@ func TestDirectories(t *testing.T) {
 		stdout string // in it
 	}{
 		{"mean -o out a b", "out", twoShards, []float32{2, 20}, "copied config.json\n"},
-		{"mean -o out a b", "out", twoShards, []float32{2, 20}, "left as they were: config.json\n"},
+		{"mean -o out a b", "out", twoShards, []float32{2, 20}, "skipped, since it is there already: config.json\n"},
 		{
 			"mean -o other a/model.safetensors.index.json b", "other", twoShards,
 			[]float32{2, 20},
@@ -90,7 +90,7 @@ func TestDirectories(t *testing.T) {
 			[]float32{2, 20},
 			"",
 		},
-		{"mean -o b a b", "b", twoShards, []float32{2, 20}, "left as they were: config.json\n"}, // an input
+		{"mean -o b a b", "b", twoShards, []float32{2, 20}, "skipped, since it is there already: config.json\n"}, // an input
 	} {
 		status, stdout, stderr := execute(t, test.line)
 		if status != statusDone || stderr != "" || !strings.Contains(stdout, test.stdout) {
@@ -121,8 +121,8 @@ func TestDirectories(t *testing.T) {
 		"plan mean a b":                                 "writes a directory, in the shards of a, with its other files\n",
 		"plan mean -o x.safetensors a b":                "writes one file\n",
 		"plan mean f.safetensors f.safetensors":         "writes one file\n",
-		"plan mean --max-shard-size 1.5MB a b":          "writes a directory, in shards of at most 1500000 bytes, with its other files\n",
-		"plan mean --max-shard-size 1KiB f.safetensors": "writes a directory, in shards of at most 1024 bytes\n",
+		"plan mean --max-shard-size 1.5MB a b":          "writes a directory, in shards of at most 1500000 bytes, or of one tensor that is larger, with its other files\n",
+		"plan mean --max-shard-size 1KiB f.safetensors": "writes a directory, in shards of at most 1024 bytes, or of one tensor that is larger\n",
 		"inspect a": "2 tensors, 4 elements, 16 bytes, 2 F32, in 2 shards\n",
 	} {
 		if status, stdout, stderr := execute(t, line); status != statusDone || !strings.Contains(stdout, want) {

@@ -34,11 +34,14 @@ The decay is the factor by which the weight falls from a model to the next older
 memory. With --weighting the weights, for n models, age 0 the newest, are:
 
   geometric  decay^age, divided by the sum of all (the default)
-  ema        the recurrence avg = decay*avg + (1-decay)*model, started with a copy of the oldest model
-  power      proportional to the power function of time with exponent --gamma, or of relative width --sigma
+  ema        the recurrence avg = decay*avg + (1-decay)*model, started with a
+             copy of the oldest model
+  power      proportional to the power function of time with exponent --gamma,
+             or of relative width --sigma
   linear     n, n-1, ... 1 from the newest to the oldest, divided by their sum
-  article    the recurrence avg = a*model + (1-a)*avg with a = decay^age, from the newest to the oldest model;
-             for a decay above 1/2 it favours the OLDEST model
+  article    the recurrence avg = a*model + (1-a)*avg with a = decay^age, from
+             the newest to the oldest model; for a decay above 1/2 it favours
+             the OLDEST model
 
 Linear takes no parameter; power takes --gamma or --sigma; the others take --decay.`,
 		Example: `  modelavg ewa --decay 0.9 -o out.safetensors step1.safetensors step2.safetensors step3.safetensors

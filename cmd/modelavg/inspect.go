@@ -154,7 +154,8 @@ func (i *inspection) print(out io.Writer, stats bool) {
 		fmt.Fprintf(w, "\t%s\n", printable.Name(t.Name))
 	}
 	w.Flush()
-	fmt.Fprintf(out, "%s: %s, %d elements, %d bytes", i.Path, plural(len(i.Tensors), "tensor"), i.Elements, i.Bytes)
+	fmt.Fprintf(out, "%s: %s, %d elements, %d bytes", printable.Name(i.Path), plural(len(i.Tensors), "tensor"), i.Elements,
+		i.Bytes)
 	for _, d := range slices.Sorted(maps.Keys(dtypes)) {
 		fmt.Fprintf(out, ", %d %v", dtypes[d], d)
 	}
@@ -163,6 +164,6 @@ func (i *inspection) print(out io.Writer, stats bool) {
 	}
 	fmt.Fprintln(out)
 	for _, k := range slices.Sorted(maps.Keys(i.Metadata)) {
-		fmt.Fprintf(out, "metadata %s: %s\n", k, i.Metadata[k])
+		fmt.Fprintf(out, "metadata %s: %s\n", printable.Name(k), printable.Name(i.Metadata[k]))
 	}
 }

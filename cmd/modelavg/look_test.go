@@ -213,9 +213,9 @@ func TestDiff(t *testing.T) {
 		values("e", checkpoint.F8E8M0, []byte{1}, 1))
 	status, stdout, stderr := execute(t, "diff a b")
 	want := `MAX  RMS      RELATIVE  COSINE  NON-FINITE  TENSOR
+2    1.41421  0.894427  ` + cosineOf([]float64{1, 2}, []float64{1, 4}) + `  2           special
 1    1        +Inf      -       0           zero
 2    1.58114  2.23607   1       0           turned
-2    1.41421  0.894427  ` + cosineOf([]float64{1, 2}, []float64{1, 4}) + `  2           special
 2    1.76777  0.5       0       0           half
 10   10       0.1       0       0           steps
 0    0        0         0       0           dtype
@@ -236,15 +236,15 @@ tensor "onlyb" is only in b
 	if status != statusDone || stderr != "" || squeeze(stdout) != squeeze(want) {
 		t.Errorf("status %d, %s\n%s\nwant\n%s", status, stderr, stdout, want)
 	}
-	for by, first := range map[string]string{"max": "steps", "rms": "steps", "relative": "zero", "cosine": "zero"} {
+	for by, second := range map[string]string{"max": "steps", "rms": "steps", "relative": "zero", "cosine": "zero"} {
 		_, stdout, _ := execute(t, "diff --json --by "+by+" a b")
 		var c comparison
 		if err := json.Unmarshal([]byte(stdout), &c); err != nil {
 			t.Fatal(err)
 		}
-		if c.Tensors[0].Name != first || len(c.Differences) != 4 || c.A != "a" || c.B != "b" ||
-			c.Tensors[0].Elements != 1 {
-			t.Errorf("--by %s: first %q, differences %q", by, c.Tensors[0].Name, c.Differences)
+		if c.Tensors[0].Name != "special" || c.Tensors[1].Name != second || len(c.Differences) != 4 || c.A != "a" ||
+			c.B != "b" || c.Tensors[0].Elements != 4 || c.Tensors[1].Elements != 1 {
+			t.Errorf("--by %s: first %q and %q, differences %q", by, c.Tensors[0].Name, c.Tensors[1].Name, c.Differences)
 		}
 	}
 	for line, want := range map[string]string{

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -44,11 +47,34 @@ func writeManPages(root *cobra.Command, dir string) error {
 	}
 	root.DisableAutoGenTag = true
 	verbatim(root)
-	return doc.GenManTree(root, &doc.GenManHeader{
+	return writeManPage(root, dir)
+}
+
+// writeManPage writes the page of a command and those of its commands.
+func writeManPage(cmd *cobra.Command, dir string) error {
+	for _, sub := range cmd.Commands() {
+		if !sub.IsAvailableCommand() || sub.IsAdditionalHelpTopicCommand() {
+			continue
+		}
+		if err := writeManPage(sub, dir); err != nil {
+			return err
+		}
+	}
+	var page bytes.Buffer
+	err := doc.GenMan(cmd, &doc.GenManHeader{
+		Title:   strings.ToUpper(strings.ReplaceAll(cmd.CommandPath(), " ", "-")),
 		Section: "1", Source: "modelavg " + version(),
 		Manual: "modelavg manual",
-	}, dir)
+	}, &page)
+	if err != nil {
+		return err
+	}
+	name := strings.ReplaceAll(cmd.CommandPath(), " ", "-") + ".1"
+	return os.WriteFile(filepath.Join(dir, name), emptyDefaults.ReplaceAll(page.Bytes(), []byte("$1")), 0o666)
 }
+
+// emptyDefaults matches a flag and a default that says no more than that it is not given.
+var emptyDefaults = regexp.MustCompile(`(?m)(\\fB(?:-\w\\fP, \\fB)?--[-a-z0-9]+\\fP)(?:\[=(?:false)?\]|=(?:\[\]|""|0)?)$`)
 
 // verbatim makes the indented lines of all long texts what the pages, which are made from Markdown, show as they are.
 func verbatim(cmd *cobra.Command) {

@@ -45,6 +45,12 @@ func timeLeft(elapsed time.Duration, done, total int64) string {
 // update moves the bar.
 func (p *progress) update(done, _ int64) { p.bar.SetCurrent(done) }
 
+// updateOf moves the bar, and sets the total.
+func (p *progress) updateOf(done, total int64) {
+	p.bar.SetTotal(total, false)
+	p.bar.SetCurrent(done)
+}
+
 // add moves the bar by what has been read since.
 func (p *progress) add(bytes int64) { p.bar.IncrInt64(bytes) }
 

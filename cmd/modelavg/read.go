@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,10 +21,20 @@ const standardStream = "-"
 // readFlags are the flags that all commands share that read models.
 type readFlags struct {
 	void2 choice
+	cmd   *cobra.Command
+}
+
+// context returns that of the command, once it runs.
+func (f *readFlags) context() context.Context {
+	if f.cmd == nil || f.cmd.Context() == nil {
+		return context.Background()
+	}
+	return f.cmd.Context()
 }
 
 // register adds the flags to the command, and the completion of its arguments with model files.
 func (f *readFlags) register(cmd *cobra.Command) {
+	f.cmd = cmd
 	f.void2 = choice{"", []string{"bf16"}}
 	cmd.Flags().Var(&f.void2, "npy-v2-as", "read elements of .npy and .npz files that are two bytes without a type, V2, "+
 		"as: bf16")
@@ -36,10 +47,11 @@ func (f *readFlags) register(cmd *cobra.Command) {
 
 // options returns the flags as the library has them.
 func (f *readFlags) options() []checkpoint.OpenOption {
-	if f.void2.value == "" {
-		return nil
+	opts := []checkpoint.OpenOption{checkpoint.WithContext(f.context())}
+	if f.void2.value != "" {
+		opts = append(opts, checkpoint.WithVoid2As(checkpoint.BF16))
 	}
-	return []checkpoint.OpenOption{checkpoint.WithVoid2As(checkpoint.BF16)}
+	return opts
 }
 
 // open opens the model at path.

@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 
+	"github.com/modelavg/modelavg/internal/printable"
 	"github.com/modelavg/modelavg/merge"
 )
 
@@ -58,10 +62,22 @@ const maxNamed = 20
 // listed adds to the error of a plan where all is to be found that its text does not name.
 func listed(err error) error {
 	d, u := (*merge.DifferenceError)(nil), (*merge.UnsupportedError)(nil)
+	err = keysHint(err)
 	if errors.As(err, &d) && len(d.Differences) > maxNamed || errors.As(err, &u) && len(u.Tensors) > maxNamed {
 		return fmt.Errorf("%w (modelavg plan lists all)", err)
 	}
 	return err
+}
+
+// keysHint adds to an error which flag allows what it is about, if all of that is tensors that not all models have.
+func keysHint(err error) error {
+	d := (*merge.DifferenceError)(nil)
+	if !errors.As(err, &d) || slices.ContainsFunc(d.Differences, func(x merge.Difference) bool {
+		return x.Field != "missing" && x.Field != "extra"
+	}) {
+		return err
+	}
+	return fmt.Errorf("%w (--keys intersection leaves such tensors out, --keys union averages them where they are)", err)
 }
 
 // obstacles are what --json prints of a plan that cannot be made: all differences between the models that the policies
@@ -92,13 +108,13 @@ func printObstacles(out io.Writer, err error, asJSON bool) error {
 	var text string
 	if d := (*merge.DifferenceError)(nil); errors.As(err, &d) {
 		for _, x := range d.Differences {
-			text += fmt.Sprintf("difference: %s: %v\n", x.Path, x)
+			text += fmt.Sprintf("difference: %s: %v\n", printable.Name(x.Path), x)
 			o.Differences = append(o.Differences, difference(x))
 		}
 	}
 	if u := (*merge.UnsupportedError)(nil); errors.As(err, &u) {
 		for _, t := range u.Tensors {
-			text += fmt.Sprintf("unsupported: %s: tensor %q of dtype %v\n", u.Path, t.Name, t.DType)
+			text += fmt.Sprintf("unsupported: %s: tensor %q of dtype %v\n", printable.Name(u.Path), t.Name, t.DType)
 			o.Unsupported = append(o.Unsupported, unsupported{u.Path, t.Name, t.DType.String()})
 		}
 	}
@@ -107,4 +123,17 @@ func printObstacles(out io.Writer, err error, asJSON bool) error {
 	}
 	_, err = io.WriteString(out, text)
 	return err
+}
+
+// countOmissions returns how many tensors are left out, for each reason.
+func countOmissions(list []merge.Omission) string {
+	counts := make(map[string]int)
+	for _, o := range list {
+		counts[o.Reason]++
+	}
+	var text []string
+	for _, reason := range slices.Sorted(maps.Keys(counts)) {
+		text = append(text, plural(counts[reason], "tensor")+" "+reason)
+	}
+	return strings.Join(text, ", ")
 }

@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/modelavg/modelavg/internal/printable"
 	"github.com/modelavg/modelavg/merge"
 )
 
@@ -37,14 +36,18 @@ result: the search fits the soup to it.
 
 The command is run by sh -c (cmd /c on Windows) with the path of a model, quoted, in the place of every {}. Its score is
 the last number that it prints to stdout, the higher the better, or the lower with --minimize; NaN is worse than any
-other. A command that fails ends the run.
+other. What it prints to stderr is passed through. A command that fails ends the run. When the command has ended, what
+it has left running is killed. A signal to modelavg that ends it goes to the command as SIGTERM, and as SIGKILL 50 ms
+later to what is left of it.
 
-With --log every score is added to a file, a line of JSON each, and scores that are in it are not asked for again: a run
-that was interrupted goes on where it was. A score is taken from the log only if command, flags, and the names, sizes
-and times of modification of the files are the same.
+With --log every score is added to a file, a line of JSON each, and scores that are in it are not asked for again, which
+the report says: a run that was interrupted goes on where it was. A score is taken from the log only if command, flags,
+and the names, sizes and times of modification of the files are the same. A log serves one run at a time, and nothing
+but a log is written to.
 
 The output has the names of its ingredients in its metadata, as soup.ingredients, and its score as soup.score. While
-soup runs, the mean in question is beside the output, as .NAME.soup.safetensors or, if it is a directory, .NAME.soup.`,
+soup runs, the mean in question is in a directory of its own beside the output, and called mean.safetensors or, if it is
+a directory itself, mean. Nothing that was there before is touched.`,
 		Example: `  modelavg soup --eval 'python evaluate.py {}' -o soup.safetensors run1.safetensors run2.safetensors run3.safetensors
   modelavg soup --eval './evaluate {}' --log soup.log --minimize -o soup.safetensors run*.safetensors`,
 		RunE: func(cmd *cobra.Command, files []string) error {
@@ -65,10 +68,11 @@ soup runs, the mean in question is beside the output, as .NAME.soup.safetensors 
 				return err
 			}
 			s := &soup{
-				files: files, read: f.readFlags, options: opts, output: f.output, maxShardSize: int64(f.maxShardSize), minimize: minimize,
-				stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(),
+				files: files, read: f.readFlags, options: opts, output: f.output, maxShardSize: int64(f.maxShardSize),
+				minimize: minimize,
+				stdout:   cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(), dtype: f.dtype.value,
 				evaluate: func(ctx context.Context, path string) (float64, error) {
-					return evaluate(ctx, command, path)
+					return evaluate(ctx, command, path, cmd.ErrOrStderr())
 				},
 			}
 			if f.json {
@@ -106,6 +110,7 @@ type soup struct {
 	output   string
 	minimize bool
 
+	dtype        string // the flag
 	maxShardSize int64
 	evaluate     func(ctx context.Context, path string) (float64, error)
 	stdout       io.Writer
@@ -113,6 +118,7 @@ type soup struct {
 
 	log    *scoreLog
 	scores []float64 // of the files
+	logged []bool    // whether these are from the log
 	chosen []int     // the ingredients, ascending
 	score  float64   // of their mean
 	result result    // of the last mean
@@ -123,16 +129,26 @@ func (s *soup) run(ctx context.Context, logPath, key string) (err error) {
 	if err := checkParent(s.output); err != nil {
 		return err
 	}
-	if s.log, err = openScoreLog(logPath, key, s.read); err != nil {
+	name, err := s.prepare()
+	if err != nil {
+		return err
+	}
+	others := append(slices.Clone(s.files), s.output)
+	if s.log, err = openScoreLog(logPath, key, s.read, others); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.log.close()) }()
 
-	candidate, err := s.candidate()
+	scratch, err := openScratch(s.output)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(candidate)
+	defer func() {
+		if closeErr := scratch.close(); closeErr != nil {
+			fmt.Fprintf(s.stderr, "modelavg: a temporary directory is left behind: %s\n", printable.Text(closeErr.Error()))
+		}
+	}()
+	candidate := scratch.path(name)
 	if err := s.scoreFiles(ctx); err != nil {
 		return err
 	}
@@ -150,11 +166,11 @@ func (s *soup) run(ctx context.Context, logPath, key string) (err error) {
 		return 0
 	})
 	s.chosen, s.score = order[:1:1], s.scores[order[0]]
-	fmt.Fprintf(s.stdout, "start with %s: %v\n", s.files[order[0]], s.score)
+	fmt.Fprintf(s.stdout, "start with %s: %v\n", printable.Name(s.files[order[0]]), s.score)
 	for _, i := range order[1:] {
 		with := append(slices.Clone(s.chosen), i)
 		slices.Sort(with)
-		score, err := s.scoreSet(ctx, with, candidate)
+		score, logged, err := s.scoreSet(ctx, with, candidate)
 		if err != nil {
 			return err
 		}
@@ -163,24 +179,43 @@ func (s *soup) run(ctx context.Context, logPath, key string) (err error) {
 			verdict = "added"
 			s.chosen, s.score = with, score
 		}
-		fmt.Fprintf(s.stdout, "with %s: %v, %s\n", s.files[i], score, verdict)
+		fmt.Fprintf(s.stdout, "with %s: %v%s, %s\n", printable.Name(s.files[i]), score, fromLog(logged), verdict)
 	}
 	return s.write(ctx)
 }
 
-// candidate returns the path for the means in question: that of a directory if the output is one, and of a file with the
-// usual extension otherwise. What a killed run has left there is removed.
-func (s *soup) candidate() (string, error) {
-	models, err := s.read.openAll(s.files[:1])
+// prepare finds what would end the run before anything is evaluated: that the models cannot be averaged, or the output
+// cannot be written. It returns a name for the means in question: that of a directory if the output is one, and of a
+// file with the usual extension otherwise.
+func (s *soup) prepare() (string, error) {
+	models, err := s.read.openAll(s.files)
 	if err != nil {
 		return "", err
 	}
 	defer models.close()
-	path := filepath.Join(filepath.Dir(s.output), "."+filepath.Base(s.output)+".soup")
-	if !newLayout(models[0], s.output, s.maxShardSize).directory {
-		path += ".safetensors"
+	layout := newLayout(models[0], s.output, s.maxShardSize)
+	if err := checkTarget(s.output, &layout); err != nil {
+		return "", err
 	}
-	return path, os.RemoveAll(path)
+	plan, err := models.plan(nil, append(slices.Clone(s.options), merge.WithCreateOptions(layout.options...)))
+	if err != nil {
+		return "", listed(err)
+	}
+	if err := plan.Check(s.output); err != nil {
+		return "", err
+	}
+	if layout.directory {
+		return "mean", nil
+	}
+	return "mean.safetensors", nil
+}
+
+// fromLog marks a score that was not asked for.
+func fromLog(logged bool) string {
+	if logged {
+		return " (from the log)"
+	}
+	return ""
 }
 
 // better reports whether score a is better than b.
@@ -197,49 +232,52 @@ func (s *soup) better(a, b float64) bool {
 // scoreFiles scores every file by itself.
 func (s *soup) scoreFiles(ctx context.Context) error {
 	for i, file := range s.files {
-		score, err := s.scored(ctx, []int{i}, func() (string, error) { return file, nil })
+		score, logged, err := s.scored(ctx, []int{i}, func() (string, error) { return file, nil })
 		if err != nil {
 			return err
 		}
-		s.scores = append(s.scores, score)
-		fmt.Fprintf(s.stdout, "score of %s: %v\n", file, score)
+		s.scores, s.logged = append(s.scores, score), append(s.logged, logged)
+		fmt.Fprintf(s.stdout, "score of %s: %v%s\n", printable.Name(file), score, fromLog(logged))
 	}
 	return nil
 }
 
-// scoreSet scores the mean of the files, which it writes to path.
-func (s *soup) scoreSet(ctx context.Context, set []int, path string) (float64, error) {
+// scoreSet scores the mean of the files, which it writes to path. Returns are those of scored.
+func (s *soup) scoreSet(ctx context.Context, set []int, path string) (score float64, logged bool, err error) {
 	return s.scored(ctx, set, func() (string, error) {
 		_, err := s.mean(ctx, set, path, nil)
 		return path, err
 	})
 }
 
-// scored returns the score of the set of files: the one in the log, or that of the model which get returns.
-func (s *soup) scored(ctx context.Context, set []int, get func() (path string, err error)) (float64, error) {
+// scored returns the score of the set of files: the one in the log, or that of the model which get returns; and which of
+// the two it is.
+func (s *soup) scored(ctx context.Context, set []int, get func() (path string, err error)) (score float64, logged bool,
+	err error,
+) {
 	files := make([]string, len(set))
 	for k, i := range set {
 		files[k] = s.files[i]
 	}
 	entry, err := s.log.newEntry(files)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	if score, ok := s.log.find(entry); ok {
-		return score, nil
+		return score, true, nil
 	}
 	path, err := get()
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	score, err := s.evaluate(ctx, path)
+	score, err = s.evaluate(ctx, path)
 	if err != nil {
 		if ctx.Err() != nil {
-			return 0, context.Cause(ctx)
+			return 0, false, context.Cause(ctx)
 		}
-		return 0, fmt.Errorf("score of %s: %w", strings.Join(files, " + "), err)
+		return 0, false, fmt.Errorf("score of %s: %w", strings.Join(files, " + "), err)
 	}
-	return score, s.log.add(entry, score)
+	return score, false, s.log.add(entry, score)
 }
 
 // mean writes the mean of the files to path.
@@ -259,9 +297,9 @@ func (s *soup) mean(ctx context.Context, set []int, path string, metadata map[st
 	if err != nil {
 		return result{}, listed(err)
 	}
-	r := result{Plan: plan, Layout: layout.text}
+	r := result{Plan: plan, Layout: layout.text, Notes: layout.notes(plan, path, s.dtype)}
 	if r.Report, err = runPlan(ctx, plan, path, s.stderr); err == nil {
-		r.SideFiles, err = layout.copySideFiles(path)
+		r.SideFiles, err = layout.copySideFiles(ctx, path, r.Report)
 	}
 	return r, err
 }
@@ -279,9 +317,12 @@ func (s *soup) write(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(s.stdout, "%d of %d models: %s\nscore %v\n%v%v", len(s.chosen), len(s.files),
-		strings.Join(s.ingredients(), " + "),
-		s.score, s.result.Report, s.result.SideFiles)
+	names := s.ingredients()
+	for i := range names {
+		names[i] = printable.Name(names[i])
+	}
+	_, err = fmt.Fprintf(s.stdout, "%d of %d models: %s\nscore %v\n%s", len(s.chosen), len(s.files),
+		strings.Join(names, " + "), s.score, s.result.text())
 	return unreported(s.output, err)
 }
 
@@ -305,12 +346,13 @@ type soupResult struct {
 type fileScore struct {
 	Path  string `json:"path"`
 	Score number `json:"score"`
+	Log   bool   `json:"from_log"`
 }
 
 func (s *soup) outcome() soupResult {
 	r := soupResult{Ingredients: s.ingredients(), Score: number(s.score), result: s.result}
 	for i, file := range s.files {
-		r.Scores = append(r.Scores, fileScore{file, number(s.scores[i])})
+		r.Scores = append(r.Scores, fileScore{file, number(s.scores[i]), s.logged[i]})
 	}
 	return r
 }

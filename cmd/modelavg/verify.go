@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/modelavg/modelavg/checkpoint"
+	"github.com/modelavg/modelavg/internal/printable"
 )
 
 func newVerify() *cobra.Command {
@@ -45,7 +46,7 @@ if anything is wrong.`,
 					if asJSON {
 						v.Violations = append(v.Violations, violation)
 					} else {
-						fmt.Fprintln(out, violation)
+						fmt.Fprintln(out, printable.Text(violation))
 					}
 				}
 				var err error
@@ -53,7 +54,7 @@ if anything is wrong.`,
 					return &failure{err}
 				}
 				if v.Valid && !asJSON {
-					fmt.Fprintf(out, "%s: valid, %s\n", file, plural(v.Tensors, "tensor"))
+					fmt.Fprintf(out, "%s: valid, %s\n", printable.Name(file), plural(v.Tensors, "tensor"))
 				}
 				list = append(list, v)
 			}

@@ -53,11 +53,11 @@ numbers, divided by their sum. A model of weight zero is not read.`,
 				return err
 			}
 			if err := weighting.Check(weights, len(files)); err != nil {
-				return err
+				return sumHint(err, normalize || counts)
 			}
 			opts, err := f.planOptions(files, parse)
 			if err != nil {
-				return err
+				return sumHint(err, normalize || counts)
 			}
 			return average(cmd, &f, files, weights, opts)
 		},
@@ -67,6 +67,14 @@ numbers, divided by their sum. A model of weight zero is not read.`,
 	cmd.Flags().BoolVar(&normalize, "normalize", false, "divide the weights by their sum")
 	cmd.Flags().BoolVar(&counts, "counts", false, "the weights are counts of samples; divide them by their sum")
 	return cmd
+}
+
+// sumHint adds to an error about the sum of weights the flag that makes any sum right, unless they are divided by it.
+func sumHint(err error, divided bool) error {
+	if !divided && errors.Is(err, weighting.ErrWeightSum) {
+		return fmt.Errorf("%w (--normalize divides them by their sum)", err)
+	}
+	return err
 }
 
 // A weightParser returns the weights of the files. Its errors name the file, and count from one.

@@ -1,0 +1,183 @@
+package checkpoint
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"testing"
+)
+
+// threeShards are the files of a model that a, b and c are in, and others that are none of it.
+func threeShards(t *testing.T) map[string]string {
+	t.Helper()
+	files := map[string]string{
+		indexName:           `{"weight_map":{"a":"s1.safetensors","b":"s2.safetensors","c":"s3.safetensors"}}`,
+		"s3.safetensors":    string(smallFile("c")),
+		"other.safetensors": "another model",
+		"config.json":       "{}",
+	}
+	for name, file := range map[string]string{"a": "s1.safetensors", "b": "s2.safetensors"} {
+		files[file] = string(smallFile(name))
+	}
+	return files
+}
+
+// A model in other shards takes the place of all of the old one, in one step or file after file: what the old index
+// named is gone, and nothing else.
+func TestReplacedShards(t *testing.T) {
+	two := []Shard{{"s1.safetensors", []string{"a", "b"}}, {"s2.safetensors", []string{"c"}}}
+	for _, test := range []struct {
+		what    string
+		prepare func(t *testing.T, dir string)
+		shards  []Shard
+		late    func(t *testing.T, dir string) // before Commit
+		removed []string
+		kept    []string // besides the new model, config.json and other.safetensors
+	}{
+		{"some of the same names", nil, two, nil, []string{"s3.safetensors"}, nil},
+		{
+			"other names", nil,
+			[]Shard{{"n1.safetensors", []string{"a", "b"}}, {"n2.safetensors", []string{"c"}}},
+			nil,
+			[]string{"s1.safetensors", "s2.safetensors", "s3.safetensors"},
+			nil,
+		},
+		{"the same", nil, []Shard{
+			{"s1.safetensors", []string{"a"}},
+			{"s2.safetensors", []string{"b"}},
+			{"s3.safetensors", []string{"c"}},
+		}, nil, nil, nil},
+		{
+			"not by an exchange",
+			func(t *testing.T, dir string) { mkdir(t, filepath.Join(dir, "sub")) }, two, nil,
+			[]string{"s3.safetensors"},
+			[]string{"sub"},
+		},
+		{
+			"not by an exchange after all", nil, two,
+			func(t *testing.T, dir string) { mkdir(t, filepath.Join(dir, "sub")) },
+			[]string{"s3.safetensors"},
+			[]string{"sub"},
+		},
+		{
+			"of a damaged index",
+			func(t *testing.T, dir string) { writeText(t, filepath.Join(dir, indexName), "{") }, two, nil,
+			nil,
+			[]string{"s3.safetensors"},
+		},
+		{
+			"also of another index",
+			func(t *testing.T, dir string) {
+				writeText(t, filepath.Join(dir, "model.fp16"+indexSuffix), `{"weight_map":{"c":"s3.safetensors"}}`)
+			}, two, nil,
+			nil,
+			[]string{"model.fp16" + indexSuffix, "s3.safetensors"},
+		},
+		{
+			"that is no shard by its name",
+			func(t *testing.T, dir string) {
+				writeText(t, filepath.Join(dir, indexName), `{"weight_map":{"a":"config.json","b":"s2.safetensors"}}`)
+			},
+			two, nil, nil,
+			[]string{"s3.safetensors"},
+		},
+		{
+			"that is a directory",
+			func(t *testing.T, dir string) {
+				mkdir(t, filepath.Join(dir, "d.safetensors"))
+				writeText(t, filepath.Join(dir, indexName), `{"weight_map":{"a":"d.safetensors","b":"s3.safetensors"}}`)
+			},
+			two, nil,
+			[]string{"s3.safetensors"},
+			[]string{"d.safetensors"},
+		},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			dir := modelDir(t, threeShards(t))
+			if test.prepare != nil {
+				test.prepare(t, dir)
+			}
+			w := sharded(t, dir, sameSizes, WithShards(test.shards))
+			if w.Removed() != nil {
+				t.Errorf("removed %q before Commit", w.Removed())
+			}
+			if test.late != nil {
+				test.late(t, dir)
+			}
+			if err := w.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			checkSharded(t, dir, sameSizes)
+			if got := w.Removed(); !slices.Equal(got, test.removed) {
+				t.Errorf("removed %q, want %q", got, test.removed)
+			}
+			want := append([]string{"config.json", indexName, "other.safetensors"}, test.kept...)
+			for _, s := range test.shards {
+				want = append(want, s.File)
+			}
+			slices.Sort(want)
+			wantFiles(t, dir, want...)
+			wantFiles(t, filepath.Dir(dir), "d")
+		})
+	}
+}
+
+// A link among the old shards is removed, and not what it points to; and a model that is open stays readable.
+func TestReplacedShardLink(t *testing.T) {
+	for _, inPlace := range []bool{false, true} {
+		dir := modelDir(t, threeShards(t))
+		store := filepath.Join(t.TempDir(), "blob")
+		link := filepath.Join(dir, "s3.safetensors")
+		if err := os.Rename(link, store); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(store, link); err != nil {
+			t.Skip(err)
+		}
+		if inPlace {
+			t.Chdir(dir)
+		}
+		old := open(t, dir)
+		w := sharded(t, dir, sameSizes, WithShards(sameShards))
+		if d := w.out.(*outputDirectory); d.exchange != (!inPlace && runtime.GOOS == "linux") {
+			t.Errorf("exchange is %v", d.exchange)
+		}
+		if err := w.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Lstat(link); err == nil {
+			t.Error("the link is still there")
+		}
+		if text, err := os.ReadFile(store); err != nil || !bytes.Equal(text, smallFile("c")) {
+			t.Errorf("what the link points to: %v", err)
+		}
+		var c [2]byte
+		if _, err := old.ReadAt("c", c[:], 0); err != nil || c != [2]byte{0, 1} {
+			t.Errorf("the old model reads %v, %v", c, err)
+		}
+	}
+}
+
+// A file has no old shards.
+func TestRemovedOfFile(t *testing.T) {
+	w := create(t, filepath.Join(t.TempDir(), "m"), nil, nil)
+	if err := w.Commit(); err != nil || w.Removed() != nil {
+		t.Errorf("%v, %q", err, w.Removed())
+	}
+}
+
+func mkdir(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func writeText(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+}
