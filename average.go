@@ -28,7 +28,7 @@ type Element interface {
 //
 // All models must be as long as dst. dst may be one of them, exactly; models may share memory among themselves. The
 // error wraps [ErrNoModels], [ErrLength], [ErrOverlap] or [ErrOption]; dst is then as it was. Without [WithWorkers] the
-// call does not allocate.
+// call does not allocate, but for a scratch buffer that calls with more than 8 models share and a garbage collection may take.
 func Mean[T Element](dst []T, models [][]T, options ...Option) error {
 	s, err := gather(options)
 	if err != nil {
@@ -106,7 +106,7 @@ func ExponentialMean[T Element](dst []T, models [][]T, decay float64, options ..
 // All models must be as long as dst. dst may be one of them, exactly; models may share memory among themselves. The
 // error wraps [ErrNoModels], [ErrLength], [ErrOverlap], [ErrWeightCount], [ErrWeight] for a coefficient that is NaN,
 // infinite, or too large for the accumulator, or [ErrOption]; dst is then as it was. Without [WithWorkers] the call does
-// not allocate, unless some coefficients are zero and more than 64 are not.
+// not allocate, unless some coefficients are zero and more than 64 are not, but for the scratch buffer of [Mean].
 func WeightedSum[T Element](dst []T, models [][]T, coefficients []float64, options ...Option) error {
 	s, err := gather(options)
 	if err != nil {

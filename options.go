@@ -76,6 +76,9 @@ func gather(options []Option) (settings, error) {
 				s.workers = runtime.GOMAXPROCS(0)
 			}
 		case accumulationOption:
+			if o.value == int(Exact) {
+				return s, fmt.Errorf("modelavg: %w: got accumulation Exact, which is for an Accumulator alone", ErrOption)
+			}
 			if o.value > int(Native) {
 				return s, fmt.Errorf("modelavg: %w: got accumulation %d, want DefaultAccumulation, Wider or Native", ErrOption, o.value)
 			}

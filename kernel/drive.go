@@ -178,8 +178,13 @@ func weightedSum(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n,
 func weightedSumLong(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n, models int, divisor float64) {
 	divisor, flags := division(kind, divisor)
 	size := elementSize(kind)
+	each := size * (models + 1) // bytes that an element moves
+	if n <= tileSize/each && n < streamThreshold/each && models <= tileBytes/8 {
+		weightedSumShort(kind, dst, x, w, n, models, divisor, flags)
+		return
+	}
 	first := 0
-	if n >= streamThreshold/size/(models+1) {
+	if n >= streamThreshold/each {
 		flags |= large
 		if streams(kind, dst, x, models) {
 			head := min(n, int(-uintptr(dst)&(streamAlign-1))/size)
@@ -188,6 +193,29 @@ func weightedSumLong(kind implementation.Kind, dst, x unsafe.Pointer, w *float64
 		}
 	}
 	weightedSumRange(kind, dst, x, w, first, n, models, divisor, flags)
+}
+
+// weightedSumShort is weightedSum for more models than a group, of so few elements that they lie in the caches: there a
+// stream more costs nothing, and all models are read side by side. It takes a tile for the weights alone.
+func weightedSumShort(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n, models int, divisor float64, flags int) {
+	if w != nil && accumulatorSize(kind) == 8 {
+		weightedSumBlock(kind, dst, x, unsafe.Pointer(w), nil, n, models, 0, divisor, flags)
+		return
+	}
+	t := tiles.Get().(*tile)
+	defer tiles.Put(t)
+	weights := unsafe.Pointer(t)
+	switch wide, narrow := t[:models], unsafe.Slice((*float32)(weights), models); {
+	case w != nil:
+		for k, v := range unsafe.Slice(w, models) {
+			narrow[k] = float32(v)
+		}
+	case accumulatorSize(kind) == 8:
+		fill(wide, 1)
+	default:
+		fill(narrow, 1)
+	}
+	weightedSumBlock(kind, dst, x, weights, nil, n, models, 0, divisor, flags)
 }
 
 // streams reports whether a large call is to store past the caches: dst is none of the models, so that nobody has its

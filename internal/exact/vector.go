@@ -126,7 +126,11 @@ func (v *Vector) Add(block int, x []float64, f Format, w Weight) {
 	case width <= 64:
 		touched = 3
 	}
-	b.cover((least+base)/digitBits, (most+base)/digitBits+touched, len(x))
+	end := (most+base)/digitBits + touched
+	if touched == 3 { // the third digit is not always met
+		end = max(end-1, (most+base+width-1)/digitBits+1)
+	}
+	b.cover((least+base)/digitBits, end, len(x))
 	base -= digitBits * b.low
 	switch touched {
 	case 2:
@@ -215,7 +219,11 @@ func addThree(digit []int64, x []float64, drop, base int, w Weight) {
 		d := digit[int(at/digitBits)*stride+i:]
 		d[0] += (int64(uint32(low)) ^ sign) - sign
 		d[stride] += (int64(low>>digitBits) ^ sign) - sign
-		d[2*stride] += (int64(high) ^ sign) - sign
+		third := 2 * stride
+		if high == 0 { // and may not be there
+			third = 0
+		}
+		d[third] += (int64(high) ^ sign) - sign
 	}
 }
 
