@@ -271,7 +271,7 @@ func TestAccumulatorErrors(t *testing.T) {
 		check(err, modelavg.ErrOption, "got accumulation Native, want Wider or Exact for running sums of float32")
 		_, err = modelavg.NewAccumulator[float64](1, modelavg.WithAccumulation(modelavg.Wider))
 		check(err, modelavg.ErrOption, "got accumulation Wider, want Native or Exact for running sums of float64")
-		check(modelavg.Mean(dst, [][]float32{dst}, exactly), modelavg.ErrOption, "got accumulation 3")
+		check(modelavg.Mean(dst, [][]float32{dst}, exactly), modelavg.ErrOption, "got accumulation Exact")
 
 		// A sum of weights beyond the accumulator.
 		if options == nil {
