@@ -1,0 +1,227 @@
+// Command modelavg-beam averages model files on an engine that runs pipelines of Apache Beam.
+//
+//	modelavg-beam -o out.safetensors a.safetensors b.safetensors
+//
+// Run modelavg-beam -help for its flags, and see docs/beam.md for engines.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/options/jobopts"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/runners"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/runners/prism"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/runners/universal"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/runners/universal/extworker"
+
+	"github.com/modelavg/modelavg/beam/transform"
+	"github.com/modelavg/modelavg/checkpoint"
+	"github.com/modelavg/modelavg/merge"
+)
+
+// errUsage reports a command line that means nothing.
+var errUsage = errors.New("usage")
+
+// The flags, beside those of Beam.
+var (
+	output = flag.String("o", "", "`path` of the output: a .safetensors file or a directory of shards (required)")
+
+	weights = flag.String("w", "",
+		"the `weights`, one for each model, separated by commas, with the sum 1; without them, the mean")
+	sums = flag.Int("sums", 0,
+		"average by sums of up to `n` models that the engine merges; 0: by reference, with the bits of one machine")
+
+	integers = flag.String("integers", "", "`policy` for integer tensors: last, first, max, sum or error")
+	keys     = flag.String("keys", "",
+		"`policy` for tensors that not all models have: strict, intersection or union")
+	nonFinite = flag.String("non-finite", "", "`policy` for NaN and infinities: propagate or error")
+	overflow  = flag.String("overflow", "",
+		"`policy` for averages that are too large for their dtype: inf, saturate or error")
+	dtype = flag.String("dtype", "",
+		"`dtype` of all averaged tensors, such as BF16; without it, as in the first model")
+
+	shardSize = flag.Int64("max-shard-size", 0, "write a directory of shards of at most so many `bytes`")
+	parts     = flag.Int("parts", 0, "the `number` of parts that the output is divided into; 0: parts of 256 MiB")
+	workers   = flag.Int("workers", 0,
+		"`goroutines` that work on one part; 0: as many as keep a machine busy that does one part at a time")
+	discard = flag.Bool("discard", false, "remove what a killed run has left of an unfinished output before")
+	verbose = flag.Bool("v", false, "show the log of Beam")
+	pool    = flag.Int("pool", 0,
+		"serve as the workers of an engine on this machine, at localhost and this `port`, until interrupted")
+)
+
+func usage() {
+	w := flag.CommandLine.Output()
+	fmt.Fprint(w, `Averages model files on an engine that runs pipelines of Apache Beam.
+
+	modelavg-beam -o OUTPUT [-w WEIGHT,...] [flags] MODEL...
+	modelavg-beam -pool PORT
+
+Without -runner it runs in this process. An engine with a job service takes
+-runner=universal -endpoint=HOST:PORT and an -environment_type: see docs/beam.md.
+
+Flags, among them those of Beam:
+`)
+	flag.PrintDefaults()
+}
+
+func main() {
+	flag.Usage = usage
+	flag.Parse()
+	beam.Init() // which does not return in a worker that an engine has started
+	if !*verbose {
+		slog.SetDefault(slog.New(slog.DiscardHandler)) // what fails comes back as an error
+	}
+	// SIGHUP is what a closed terminal sends.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	err := run(ctx, os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "modelavg-beam:", err)
+	}
+	switch {
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	case err != nil:
+		os.Exit(1)
+	}
+}
+
+// run does what the flags say.
+func run(ctx context.Context, stdout io.Writer) error {
+	if *pool != 0 {
+		return serve(ctx, *pool)
+	}
+	job, err := newJob()
+	if err != nil {
+		return err
+	}
+	execute, err := runner()
+	if err != nil {
+		return err
+	}
+	if *discard {
+		if _, err := checkpoint.DiscardParts(job.Output); err != nil && !errors.Is(err, checkpoint.ErrNoParts) {
+			return err
+		}
+	}
+	remove, err := ownTempDir()
+	if err != nil {
+		return err
+	}
+	r, err := transform.Average(ctx, job, execute)
+	if err = errors.Join(err, remove()); err != nil {
+		if errors.Is(err, transform.ErrUnfinished) {
+			err = fmt.Errorf("%w; -discard removes it", err)
+		}
+		return err
+	}
+	if r.Report != nil {
+		fmt.Fprint(stdout, r.Report)
+		return nil
+	}
+	fmt.Fprintf(stdout, "%s: %d parts, read %d bytes, wrote %d bytes\n", r.Path, r.Parts, r.BytesRead, r.BytesWritten)
+	return nil
+}
+
+// ownTempDir gives this process a directory of its own for temporary files, and returns what removes it. Beam leaves an
+// empty file there for every pipeline.
+func ownTempDir() (remove func() error, err error) {
+	dir, err := os.MkdirTemp("", "modelavg-beam-*")
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return os.RemoveAll(dir) }, os.Setenv("TMPDIR", dir)
+}
+
+// serve starts the workers that engines ask for until ctx is done.
+func serve(ctx context.Context, port int) error {
+	s, err := extworker.StartLoopback(context.WithoutCancel(ctx), port)
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return s.Stop(context.WithoutCancel(ctx))
+}
+
+// newJob returns the job of the flags and arguments. Workers may have another working directory, so that all paths are
+// absolute.
+func newJob() (transform.Job, error) {
+	job := transform.Job{
+		Integers: merge.IntegerPolicy(*integers), Keys: merge.KeyPolicy(*keys),
+		NonFinite: merge.NonFinitePolicy(*nonFinite), Overflow: merge.OverflowPolicy(*overflow), DType: *dtype,
+		Workers: *workers, SumModels: *sums, Parts: *parts, MaxShardSize: *shardSize,
+	}
+	switch {
+	case *output == "":
+		return job, fmt.Errorf("%w: no output given: -o PATH is required", errUsage)
+	case flag.NArg() == 0:
+		return job, fmt.Errorf("%w: no models given", errUsage)
+	}
+	for i, text := range strings.Split(*weights, ",") {
+		if *weights == "" {
+			break
+		}
+		w, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+		if err != nil {
+			return job, fmt.Errorf("%w: weight %d is %q, want a number", errUsage, i+1, text)
+		}
+		job.Weights = append(job.Weights, w)
+	}
+	if n := len(job.Weights); n > 0 && n != flag.NArg() {
+		return job, fmt.Errorf("%w: %d weights for %d models, want one for each", errUsage, n, flag.NArg())
+	}
+	var err error
+	if job.Output, err = filepath.Abs(*output); err != nil {
+		return job, err
+	}
+	for _, path := range flag.Args() {
+		if path, err = filepath.Abs(path); err != nil {
+			return job, err
+		}
+		job.Models = append(job.Models, path)
+	}
+	return job, nil
+}
+
+// runner returns what runs a pipeline as the flags of Beam have it.
+func runner() (func(context.Context, *beam.Pipeline) (beam.PipelineResult, error), error) {
+	if *jobopts.Async {
+		return nil, fmt.Errorf("%w: -async is not supported: it is at the end that the output is put in its place",
+			errUsage)
+	}
+	switch *runners.Runner {
+	case "", "prism":
+		return prism.Execute, nil
+	case "universal", "flink", "spark":
+		if *jobopts.Endpoint == "" {
+			return nil, fmt.Errorf("%w: -runner=%s needs the -endpoint of a job service", errUsage, *runners.Runner)
+		}
+		return universal.Execute, useThisBinary()
+	}
+	return nil, fmt.Errorf("%w: runner %q, want prism, universal, flink or spark", errUsage, *runners.Runner)
+}
+
+// useThisBinary makes this program the one that workers get, if no other is named and they can run it. Beam would
+// compile it from its source code.
+func useThisBinary() error {
+	if *jobopts.WorkerBinary != "" || runtime.GOOS != "linux" {
+		return nil
+	}
+	var err error
+	*jobopts.WorkerBinary, err = os.Executable()
+	return err
+}
