@@ -36,7 +36,7 @@ import (
 // # Weights
 //
 // A weight is a number of samples, or any other finite number; negative ones extrapolate, or take a model out again
-// that was added before (without a trace only under [Exact]). A float32 accumulator takes a weight rounded to float32,
+// that was added before (without rounding only under [Exact]). A float32 accumulator takes a weight rounded to float32,
 // also into the sum of the weights. A weight of zero, also one that becomes zero in float32, adds nothing: the model is
 // not read, and not counted.
 //

@@ -499,7 +499,8 @@ func testExactSpecialValues[T modelavg.Element](t *testing.T) {
 	}
 }
 
-// What is added with a negative weight was never there.
+// What is added again with its weight negated leaves the mean of the others, but for a −0, which becomes +0, and is
+// counted.
 func TestExactRemoval(t *testing.T) {
 	rng := rand.New(rand.NewPCG(43, 44))
 	models := [][]float64{randomModel[float64](rng, 700), wildModel[float64](rng, 700), randomModel[float64](rng, 700)}
@@ -509,6 +510,13 @@ func TestExactRemoval(t *testing.T) {
 	checkBits(t, "one taken out", meanOf(t, a), meanOf(t, b))
 	if a.Count() != 4 || a.Weight() != b.Weight() {
 		t.Errorf("got %d models of weight %v, want 4 of %v", a.Count(), a.Weight(), b.Weight())
+	}
+
+	negativeZero := math.Copysign(0, -1)
+	for _, x := range []float64{0, negativeZero, 1} {
+		c := newAccumulator[float64](t, 2, exactly)
+		accumulate(t, c, [][]float64{{negativeZero, 1}, {x, x}, {x, x}}, []float64{1, 5, -5})
+		checkBits(t, fmt.Sprintf("%v taken out", x), meanOf(t, c), []float64{0, 1})
 	}
 }
 

@@ -32,9 +32,14 @@ import (
 //	u · Σ (5·age + 8) · ω · |model|
 //
 // of the exact one, in which ω are the exact weights and age is the number of updates since; for models of ordinary
-// size about 5u/(1−decay). A state in float32 adds 2⁻¹³³/(1−decay), the rounding of numbers that are hardly above zero,
-// and a float64 state of float64 elements 2⁻¹⁰¹⁴/(1−decay). The result has the same bits on every processor and for any
-// number of workers, but for the sign and payload of a NaN.
+// size about 5u/(1−decay). Numbers that are hardly above zero are rounded to multiples of the smallest one: that adds
+// less than 2⁻¹³¹/(1−decay) to the bound of a float32 state, and less than 2⁻¹⁰¹²/(1−decay) to that of a float64 one,
+// whatever the elements are; or 2⁻¹³¹ and 2⁻¹⁰¹² for each update where these are fewer than 1/(1−decay). The result has
+// the same bits on every processor and for any number of workers, but for the sign and payload of a NaN.
+//
+// The sum of finite models does not overflow, as its weight is at most one. The average does where it is nearer to the
+// greatest number of T than the bound: that of models with the element [math.MaxFloat64] may come out as an infinity,
+// as it does at the second update with a decay of 0.9999. The next average that is smaller is finite again.
 //
 // A NaN or an infinity in a model stays in the average of its element until [EMA.Reset], as in every moving average. An
 // update to which the rule gives no weight (a decay of 1) does not read the model, and one that keeps nothing (a decay
@@ -92,6 +97,9 @@ func WithWarmup() EMAOption { return EMAOption{kind: warmupRule} }
 // rule, with defaults of 1 and 2/3 for inverseGamma and the exponent, which they call power: a decay of 0.999 is then
 // reached after 31,600 updates, and one of 0.9999 after a million. With 3/4 it is 10,000 and 215,400. With 1 and 1 the
 // average is the plain mean until the decay is reached.
+//
+// With a decay of 1, or nearly 1, the share of a new model becomes as small as the warm-up makes it, far below half an
+// ulp of one too. A share below 2⁻⁹⁶⁰ loses bits or is taken for zero.
 //
 // Unless both are positive and finite the constructor returns an error that wraps [ErrOption].
 func WithInverseGammaWarmup(inverseGamma, exponent float64) EMAOption {
@@ -278,11 +286,21 @@ func (e *EMA[T]) Reset() {
 
 // emaWorkers returns the number of workers that the options ask for.
 func emaWorkers(options []Option) (int, error) {
-	s, err := gather(options)
-	if err == nil && s.accumulation != DefaultAccumulation {
-		err = fmt.Errorf("modelavg: %w: got accumulation %d, but the format of a moving average is fixed",
-			ErrOption, s.accumulation)
+	accumulation := DefaultAccumulation
+	for _, o := range options {
+		if o.kind == accumulationOption {
+			accumulation = Accumulation(o.value)
+		}
 	}
+	if accumulation != DefaultAccumulation { // before gather, which would say that there are others to choose from
+		got := fmt.Sprint(uint8(accumulation))
+		if names := [...]string{Wider: "Wider", Native: "Native", Exact: "Exact"}; int(accumulation) < len(names) {
+			got = names[accumulation]
+		}
+		return 0, fmt.Errorf("modelavg: %w: got accumulation %s, want DefaultAccumulation: "+
+			"the format of a moving average is fixed", ErrOption, got)
+	}
+	s, err := gather(options)
 	return s.workers, err
 }
 
@@ -355,7 +373,8 @@ func (r rule) step(t int64) (kept, added float64) {
 			return k, 9 / float64(t+9)
 		}
 	case r.kind == inverseGammaRule:
-		if k, a := weighting.InverseGammaDecay(t, r.inverseGamma, r.exponent); k < kept {
+		// Close to one only what is added tells which is less, and close to zero only what is kept.
+		if k, a := weighting.InverseGammaDecay(t, r.inverseGamma, r.exponent); k < kept || a > added {
 			return k, a
 		}
 	}
@@ -376,6 +395,11 @@ const (
 	// A sum is scaled down when its weight passes one half, so that it stays below the greatest number in the models
 	// and cannot overflow. The less it is scaled down, the nearer to zero are the numbers that lose bits to underflow,
 	// and the more often it is done.
+	//
+	// After it has been scaled its weight is at least 2^−(span+1). Below the normal numbers each rounding is at most half
+	// the smallest one, 2⁻¹⁵⁰ or 2⁻¹⁰⁷⁵. Such an update has at most one and a half such errors from the scaling, which
+	// may have several steps, and one from the multiply-add, and Average has one from its division: divided by the
+	// weight, with room for its own rounding, less than 2⁻¹³¹ or 2⁻¹⁰¹².
 	mostTotal  = 0.5
 	wideSpan   = 60
 	narrowSpan = 16
@@ -403,6 +427,9 @@ func (e *EMA[T]) next() sumStep {
 	s.added = float64(math.Ldexp(grown, -exponent-s.shift) * added) // the conversion keeps the compiler from fusing
 	if narrow {
 		s.added = float64(float32(s.added)) // as the kernel will take it
+	}
+	if s.added == 0 { // by underflow; Update then leaves the sum as it is, and so unscaled
+		return sumStep{total: e.total}
 	}
 	s.total = math.Ldexp(e.total, -s.shift) + s.added
 	return s

@@ -171,6 +171,119 @@ func emaBound[T modelavg.Element](models [][]T, i int, w []*big.Float, state flo
 	return exact, bound.Add(bound, wider(0x1p-961))
 }
 
+// Numbers that are hardly above zero lose bits in an update that scales the sum twice: when it is scaled, and when the
+// product is added. What the two lose stays within the stated bound.
+func TestEMAUnderflow(t *testing.T) {
+	t.Run("float32 state", func(t *testing.T) {
+		testEMAUnderflow[modelavg.BFloat16](t, 0x1p-24, 0x1p-131, [][]modelavg.BFloat16{
+			{modelavg.NewBFloat16(7.8611185e-38)}, {modelavg.NewBFloat16(-9.3304864e-38)},
+		}, 0.125)
+		rng := rand.New(rand.NewPCG(43, 44))
+		for _, decay := range []float64{0x1p-100, 0x1p-85, 0x1p-20, 1e-3, 0.124, 0.125, 0.5, 0.9} {
+			models := make([][]modelavg.BFloat16, 8)
+			for k := range models { // of all sizes below 2⁻¹⁰⁰
+				models[k] = make([]modelavg.BFloat16, 300)
+				for i := range models[k] {
+					models[k][i] = modelavg.BFloat16(rng.IntN(27<<7) | rng.IntN(2)<<15)
+				}
+			}
+			testEMAUnderflow(t, 0x1p-24, 0x1p-131, models, decay)
+		}
+	})
+	t.Run("float64 state", func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(45, 46))
+		for _, decay := range []float64{0x1p-1074, 0x1p-1000, 1e-19, 1e-3, 0.125, 0.5, 0.9999} {
+			models := make([][]float64, 8)
+			for k := range models {
+				models[k] = make([]float64, 300)
+				for i := range models[k] {
+					models[k][i] = math.Float64frombits(rng.Uint64N(100<<52) | rng.Uint64N(2)<<63)
+				}
+			}
+			testEMAUnderflow(t, 0x1p-53, 0x1p-1012, models, decay)
+		}
+	})
+}
+
+// testEMAUnderflow compares the average of the models, and the quotient of the saved sum and its weight, with the bound
+// that has underflow/(1−decay) in it.
+func testEMAUnderflow[T modelavg.Element](t *testing.T, state, underflow float64, models [][]T, decay float64) {
+	t.Helper()
+	format := formatOf[T]()
+	e, err := modelavg.NewEMA[T](len(models[0]), decay)
+	must(t, err)
+	got := make([]T, len(models[0]))
+	for k, m := range models {
+		must(t, e.Update(m))
+		must(t, e.Average(got))
+		saved, err := e.MarshalBinary()
+		must(t, err)
+		total := wider(math.Float64frombits(binary.LittleEndian.Uint64(saved[48:])))
+		w := weightsOf(func(t int) *big.Float {
+			if t == 1 {
+				return wider(0)
+			}
+			return wider(decay)
+		})(k + 1)
+		for i := range got {
+			exact, bound := wider(0), wider(0)
+			for j, m := range models[:k+1] {
+				x := wider(number(m[i]))
+				x.Mul(x, w[j])
+				exact.Add(exact, x)
+				bound.Add(bound, x.Abs(x).Mul(x, wider(float64(5*(k-j)+8))))
+			}
+			bound.Mul(bound, wider(state)).Add(bound, wider(0).Quo(wider(underflow), wider(1-decay)))
+			low, _ := wider(0).Sub(exact, bound).Rat(nil)
+			high, _ := wider(0).Add(exact, bound).Rat(nil)
+			if v := rational(number(got[i])); v.Cmp(format.round(low)) < 0 || v.Cmp(format.round(high)) > 0 {
+				t.Fatalf("decay %v, update %d, element %d: got %v, want %.10g ± %.3g, rounded",
+					decay, k+1, i, number(got[i]), exact, bound)
+			}
+			var sum float64
+			if state == 0x1p-24 {
+				sum = float64(math.Float32frombits(binary.LittleEndian.Uint32(saved[64+4*i:])))
+			} else {
+				sum = math.Float64frombits(binary.LittleEndian.Uint64(saved[64+8*i:]))
+			}
+			average := wider(0).Quo(wider(sum), total)
+			if off := wider(0).Sub(average, exact); off.Abs(off).Cmp(bound) > 0 {
+				t.Fatalf("decay %v, update %d, element %d: the sum is off by %.4g, want at most %.4g",
+					decay, k+1, i, off, bound)
+			}
+		}
+	}
+}
+
+// A warm-up that adds less than half an ulp of one still adds it, as long as float64 has the product.
+func TestEMASmallSteps(t *testing.T) {
+	for _, test := range []struct {
+		inverseGamma, exponent, decay float64
+		models                        []float64
+		want                          float64
+	}{
+		{1, 60, 1, []float64{0, 1}, 0x1p-60},
+		{1, 900, 1, []float64{0, -3}, -3 * 0x1p-900},
+		{1, 60, 1 - 0x1p-53, []float64{0, 1}, 0x1p-53}, // the decay has been reached
+		{1, 1060, 1, []float64{5, 1}, 5},               // the product with the weight of the sum is zero
+		{1, 2000, 1, []float64{5, 1}, 5},               // the weight is zero
+		{0x1p70, 1, 1e-18, []float64{1, 0}, 0x1p-70},   // keeps less than half an ulp of one
+	} {
+		e, err := modelavg.NewEMA[float64](1, test.decay,
+			modelavg.WithInverseGammaWarmup(test.inverseGamma, test.exponent))
+		must(t, err)
+		for _, x := range test.models {
+			must(t, e.Update([]float64{x}))
+		}
+		var got [1]float64
+		must(t, e.Average(got[:]))
+		if !(math.Abs(got[0]-test.want) <= 0x1p-50*math.Abs(test.want)) {
+			t.Errorf("inverse gamma %v, exponent %v, decay %v, models %v: got %v, want %v",
+				test.inverseGamma, test.exponent, test.decay, test.models, got[0], test.want)
+		}
+	}
+}
+
 // After every update the average lies where the exact one, moved by no more than the bound, is rounded to.
 func TestEMA(t *testing.T) {
 	t.Run("float32", testEMA[float32])
@@ -534,6 +647,29 @@ func testEMARange[T modelavg.Element](t *testing.T) {
 	}
 }
 
+// An average that is rounded beyond the greatest float64 is infinite, and is finite again with the next model: the sum
+// has not overflowed.
+func TestEMAGreatest(t *testing.T) {
+	e, err := modelavg.NewEMA[float64](1, 0.9999)
+	must(t, err)
+	var got [1]float64
+	infinite := 0
+	for range 20_000 {
+		must(t, e.Update([]float64{math.MaxFloat64}))
+		must(t, e.Average(got[:]))
+		if math.IsInf(got[0], 1) {
+			infinite++
+		} else if !(got[0] >= math.MaxFloat64*(1-0x1p-40)) {
+			t.Fatalf("update %d: got %v, want nearly %v or infinity", e.Updates(), got[0], math.MaxFloat64)
+		}
+	}
+	must(t, e.Update([]float64{0}))
+	must(t, e.Average(got[:]))
+	if want := 0.9999 * math.MaxFloat64; infinite == 0 || !(math.Abs(got[0]/want-1) < 0x1p-40) {
+		t.Errorf("after %d infinite averages and a zero: got %v, want %v", infinite, got[0], want)
+	}
+}
+
 // With decay 1 later models are not read.
 func TestEMAUnread(t *testing.T) {
 	e, err := modelavg.NewEMA[float32](2, 1)
@@ -694,6 +830,21 @@ func TestEMAErrors(t *testing.T) {
 	} {
 		if !errors.Is(err, modelavg.ErrLength) && !errors.Is(err, modelavg.ErrOption) {
 			t.Errorf("%s: got error %v", name, err)
+		}
+	}
+	for _, a := range []struct {
+		value modelavg.Accumulation
+		name  string
+	}{{modelavg.Wider, "Wider"}, {modelavg.Native, "Native"}, {modelavg.Exact, "Exact"}, {77, "77"}} {
+		want := "modelavg: option out of range: got accumulation " + a.name +
+			", want DefaultAccumulation: the format of a moving average is fixed"
+		for call, err := range map[string]error{
+			"Update":  e.Update([]float32{1, 2}, modelavg.WithAccumulation(a.value)),
+			"Average": e.Average(dst, modelavg.WithAccumulation(a.value)),
+		} {
+			if !errors.Is(err, modelavg.ErrOption) || err.Error() != want {
+				t.Errorf("%s: got error %v, want %q", call, err, want)
+			}
 		}
 	}
 	if after, _ := e.MarshalBinary(); !slices.Equal(after, before) || !sameBits(dst, canary[float32](2)) {

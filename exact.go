@@ -17,7 +17,9 @@ import (
 //
 // The result so depends on what has been added, and neither on the order of Add and Merge nor on which accumulator or
 // goroutine a model came to first. The same holds for the bytes of [Accumulator.MarshalBinary]. A model that is added
-// again with its weight negated has never been there, unless it holds infinities or NaNs.
+// again with its weight negated leaves the mean of the others, unless it holds infinities or NaNs, and but for the sign
+// of a zero: −0 becomes +0. Both times are counted, so that [Accumulator.Count] and the bytes are not those of the
+// others alone.
 //
 // An element to which NaN was added, or infinities of both signs, is NaN; one to which infinities of one sign were
 // added is infinite. An element whose sum is zero is −0 if all its products were −0, and else +0, before it is divided

@@ -40,15 +40,19 @@ type shard[T Element] struct {
 	_    [64 - 16]byte   // the next shard's busy is in another line of memory
 }
 
+// maxShards is the greatest number of shards: 64 MiB before any of them has a sum, and far more than there are
+// processors.
+const maxShards = 1 << 20
+
 // NewSharded returns a Sharded for models of n elements. shards is how many goroutines can add at once without waiting;
 // 0 stands for [runtime.GOMAXPROCS]. The memory for a shard is allocated when it is first needed: as much as an
 // Accumulator's for each Add that ran at the same time as others.
 //
-// It takes the options of [NewAccumulator]. The error wraps [ErrLength] or [ErrOption], also for a negative number of
-// shards.
+// It takes the options of [NewAccumulator]. The error wraps [ErrLength] or [ErrOption], also for a number of shards
+// that is negative or above 2²⁰.
 func NewSharded[T Element](n, shards int, options ...Option) (*Sharded[T], error) {
-	if shards < 0 {
-		return nil, fmt.Errorf("modelavg: %w: got %d shards, want 0 or more", ErrOption, shards)
+	if shards < 0 || shards > maxShards {
+		return nil, fmt.Errorf("modelavg: %w: got %d shards, want 0 to %d", ErrOption, shards, maxShards)
 	}
 	if shards == 0 {
 		shards = runtime.GOMAXPROCS(0)

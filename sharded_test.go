@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -116,7 +117,11 @@ func TestShardedErrors(t *testing.T) {
 		}
 	}
 	_, err := modelavg.NewSharded[float32](1, -1)
-	check(err, modelavg.ErrOption, "got -1 shards, want 0 or more")
+	check(err, modelavg.ErrOption, "got -1 shards, want 0 to 1048576")
+	for _, shards := range []int{1<<20 + 1, math.MaxInt/2 + 1, math.MaxInt} {
+		_, err = modelavg.NewSharded[float32](1, shards)
+		check(err, modelavg.ErrOption, fmt.Sprintf("got %d shards, want 0 to 1048576", shards))
+	}
 	_, err = modelavg.NewSharded[float32](-1, 1)
 	check(err, modelavg.ErrLength, "got n = -1")
 	_, err = modelavg.NewSharded[float32](1, 1, modelavg.WithAccumulation(modelavg.Native))
