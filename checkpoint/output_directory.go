@@ -306,6 +306,13 @@ func (d *outputDirectory) replace(sync bool) error {
 	if d.index != nil {
 		replaced, err := d.replacesShards()
 		if err == nil && replaced {
+			// Without the index there is no old model, and without one of these no new one. Files that are kept are
+			// not locked: another machine may have removed them.
+			for _, f := range d.files() {
+				if _, missing := os.Lstat(f.temp); d.keep && missing != nil {
+					return errors.Join(fmt.Errorf("%s: %w", d.target, missing), d.discard())
+				}
+			}
 			err = os.Remove(d.index.target)
 			if errors.Is(err, fs.ErrNotExist) {
 				err = nil

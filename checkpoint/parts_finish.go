@@ -23,7 +23,8 @@ type Unfinished struct {
 	dir     string
 	plan    *sharedPlan
 	records []partRecord // of the parts that are complete, in order
-	lock    *os.File     // of the directory, against another process of this machine; nil without locks
+	lock    *os.File     // of the directory; nil without locks, and while parts are running
+	running bool         // parts had the lock when it was opened
 
 	checked bool
 	placed  []bool   // the files that are in their places, put there by a process that was stopped
@@ -32,10 +33,11 @@ type Unfinished struct {
 
 // OpenUnfinished opens the unfinished output of path, that is, reads its plan and the records of its complete parts.
 // The error wraps [ErrNoParts] if there is none, which is so after it was finished, and [ErrOtherPlan] if a record is
-// of another plan. The Unfinished has to be closed.
+// of another plan. Two processes of one machine cannot have it open at once. The Unfinished has to be closed.
 func OpenUnfinished(path string) (*Unfinished, error) {
 	u := &Unfinished{path: path}
 	u.target, u.dir = partsDirectory(path)
+	removeStaleParts(u.dir)
 	there, err := exists(u.dir)
 	if err != nil {
 		return nil, err
@@ -61,18 +63,37 @@ func OpenUnfinished(path string) (*Unfinished, error) {
 	return u, nil
 }
 
-// takeLock keeps other processes of this machine from finishing the output at the same time.
+// takeLock keeps other processes of this machine from finishing the output at the same time. If parts have the lock, it
+// is taken by Check.
 func (u *Unfinished) takeLock() error {
-	f, err := openForLock(u.dir)
-	if err != nil {
-		return nil // not every system has such locks; a second process then fails where the first one has been
+	f, err := lockParts(u.dir, false, 0)
+	switch {
+	case errors.Is(err, errRunning):
+		u.running = true
+	case errors.Is(err, errNotThere):
+		return fmt.Errorf("%s: %w: %w", u.path, ErrNoParts, err)
+	case err != nil:
+		return fmt.Errorf("%s: %w", u.path, err)
+	default:
+		u.lock = f
 	}
-	if lock(f) == lockTaken {
-		f.Close()
-		return fmt.Errorf("%s: another process is finishing it", u.path)
-	}
-	u.lock = f
 	return nil
+}
+
+// waitForParts takes the lock that parts had before, and reads their records again.
+func (u *Unfinished) waitForParts() error {
+	if !u.running {
+		return nil
+	}
+	f, err := lockParts(u.dir, false, partsLockWait)
+	if err != nil {
+		return fmt.Errorf("%s: %w", u.path, err)
+	}
+	u.lock, u.running, u.records = f, false, nil
+	if err := u.readRecords(); err != nil {
+		return err
+	}
+	return u.missingError()
 }
 
 // readRecords reads the records of the parts that are complete.
@@ -86,9 +107,13 @@ func (u *Unfinished) readRecords() error {
 			continue
 		}
 		path := filepath.Join(u.dir, e.Name())
+		named, ok := recordPart(e.Name())
+		if !ok {
+			return fmt.Errorf("%s: is not the record of a part: remove it", path)
+		}
 		var r partRecord
 		if err := readJSON(path, &r); err != nil {
-			return err
+			return fmt.Errorf("%w: run part %v again", err, named)
 		}
 		part := Part{r.Number, r.Of}
 		if err := part.check(); err != nil || e.Name() != recordName(part) {
@@ -104,7 +129,8 @@ func (u *Unfinished) readRecords() error {
 		for _, x := range r.Spans {
 			if x.File < 0 || x.File >= len(u.plan.Files) || x.Begin < 0 || x.Begin >= x.End ||
 				x.End > u.plan.Files[x.File].Size {
-				return fmt.Errorf("%s: the file is damaged: bytes %d to %d of file %d", path, x.Begin, x.End, x.File)
+				return fmt.Errorf("%s: the file is damaged: bytes %d to %d of file %d: run part %v again", path, x.Begin,
+					x.End, x.File, part)
 			}
 		}
 		u.records = append(u.records, r)
@@ -184,11 +210,16 @@ type ownedSpan struct {
 // names file, bytes and part). With data false, the bytes are not read, unless an earlier Commit was stopped: which
 // files are in their places already is told by their contents.
 //
+// A part that is still running on this machine is an error, after a short wait.
+//
 // Unless progress is nil, it is called with the bytes read so far, one call at a time. When ctx is done, the error is
 // its cause.
 func (u *Unfinished) Check(ctx context.Context, data bool, progress func(done int64)) error {
 	u.checked = false
 	if err := u.missingError(); err != nil {
+		return err
+	}
+	if err := u.waitForParts(); err != nil {
 		return err
 	}
 	placing, err := exists(filepath.Join(u.dir, partsPlacing))
@@ -402,10 +433,38 @@ func (u *Unfinished) Commit(opts ...CreateOption) error {
 	if err := writeJSON(filepath.Join(u.dir, partsPlacing), struct{}{}, false, o.sync); err != nil {
 		return err
 	}
-	if !u.plan.Directory {
-		return u.commitFile(o.sync)
+	before := u.files()
+	var err error
+	if u.plan.Directory {
+		err = u.commitDirectory(o.sync)
+	} else {
+		err = u.commitFile(o.sync)
 	}
-	return u.commitDirectory(o.sync)
+	// If nothing was moved, the parts can be run again, and the output be discarded.
+	if err != nil && !slices.Contains(u.placed, true) && slices.EqualFunc(before, u.files(), sameFile) {
+		_ = os.Remove(filepath.Join(u.dir, partsPlacing)) // the error before this counts
+	}
+	return err
+}
+
+// files returns what there is of each file in the unfinished output and in its place; nil if there is nothing.
+func (u *Unfinished) files() []fs.FileInfo {
+	list := make([]fs.FileInfo, 0, 2*len(u.plan.Files))
+	for _, f := range u.plan.Files {
+		for _, path := range []string{filepath.Join(u.dir, partsData, f.Name), u.place(f)} {
+			info, err := os.Lstat(path)
+			if err != nil {
+				info = nil
+			}
+			list = append(list, info)
+		}
+	}
+	return list
+}
+
+// sameFile reports whether a and b are the same file, or both are nil.
+func sameFile(a, b fs.FileInfo) bool {
+	return a == nil && b == nil || a != nil && b != nil && os.SameFile(a, b)
 }
 
 // commitFile puts the one file in its place.
@@ -517,25 +576,23 @@ func (u *Unfinished) exchangeable() bool {
 // Remove removes the unfinished output, with what is left of it after Commit, or to give it up. A removal that is
 // stopped leaves nothing that could be taken for an unfinished output.
 func (u *Unfinished) Remove() error {
-	u.Close()
+	if !renamesOpenFiles {
+		u.Close()
+	}
+	defer u.Close()
 	return removeParts(u.path, u.dir)
 }
 
-// removeParts removes the plan first, without which there is no output.
-func removeParts(path, dir string) error {
-	if err := os.Remove(filepath.Join(dir, partsPlan)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
-}
-
-// DiscardParts removes the unfinished output of path, whatever its state, and returns its path. No process may be
-// writing a part of it; one that does will fail. The error wraps [ErrNoParts] if there is none.
+// DiscardParts removes the unfinished output of path and returns its path. The error wraps [ErrNoParts] if there is
+// none.
+//
+// It is an error if a process has begun to put the files in their places: some of them may be there already, the old
+// ones be gone or be in the unfinished output, and only finishing it makes a whole model of that. So is another process
+// of this machine that finishes it or writes a part of it. On other machines, none may be writing a part; one that does
+// will fail.
 func DiscardParts(path string) (string, error) {
-	_, dir := partsDirectory(path)
+	target, dir := partsDirectory(path)
+	removeStaleParts(dir)
 	info, err := os.Lstat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("%s: %w: there is no %s", path, ErrNoParts, dir)
@@ -546,17 +603,43 @@ func DiscardParts(path string) (string, error) {
 	if !info.IsDir() {
 		return "", fmt.Errorf("%s: is not a directory and not an unfinished output", dir)
 	}
+	held, err := lockParts(dir, false, partsLockWait)
+	if errors.Is(err, errNotThere) {
+		return "", fmt.Errorf("%s: %w: %w", path, ErrNoParts, err)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	if held != nil {
+		defer held.Close()
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return "", err
 	}
+	there := make(map[string]bool)
 	for _, e := range entries {
+		there[e.Name()] = true
 		switch name := e.Name(); {
 		case slices.Contains([]string{partsPlan, partsData, partsPlacing, partsProbe}, name):
 		case strings.HasPrefix(name, "part-"), strings.HasPrefix(name, "."):
 		default:
 			return "", fmt.Errorf("%s: has %s in it, which no part has written: remove that first", dir, quote(name))
 		}
+	}
+	if there[partsPlacing] {
+		if there[partsPlan] {
+			return "", fmt.Errorf("%s: its files are being put in their places, or that was stopped: finish it. If that "+
+				"cannot be done, look whether %s has old files, and remove %s by hand", path, filepath.Join(dir, partsData),
+				dir)
+		}
+		// The files are in their places; the removal was stopped.
+		if err := rescue(filepath.Join(dir, partsData), target); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if held != nil && !renamesOpenFiles {
+		held.Close()
 	}
 	return dir, removeParts(path, dir)
 }

@@ -170,7 +170,7 @@ func (p *sharedPlan) check(base string) error {
 		return fmt.Errorf("it has %d parts and %d files", p.Parts, len(p.Files))
 	}
 	for _, f := range p.Files {
-		if f.Size < 0 || f.Data < 0 || f.Data > f.Size {
+		if f.Size < 1 || f.Data < 1 || f.Data > f.Size { // each has a header, or is an index
 			return fmt.Errorf("file %s: %d bytes with data from %d on", quote(f.Name), f.Size, f.Data)
 		}
 		if !p.Directory && f.Name != base {
@@ -204,6 +204,13 @@ type recordedSpan struct {
 
 // recordName returns the name of the record of a part.
 func recordName(p Part) string { return fmt.Sprintf("part-%d-of-%d.json", p.Number, p.Of) }
+
+// recordPart returns the part whose record has the name.
+func recordPart(name string) (Part, bool) {
+	var p Part
+	_, err := fmt.Sscanf(name, "part-%d-of-%d.json", &p.Number, &p.Of)
+	return p, err == nil && p.check() == nil && recordName(p) == name
+}
 
 // partsDirectory returns the path that the output really has, and that of its unfinished output. A link to a directory
 // is followed: the files have to be in the same file system as that.
@@ -315,7 +322,7 @@ func checkEmpty(dir string) error {
 	}
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), ".") {
-			return fmt.Errorf("%s: has no plan and is not empty, as an output that was not wholly removed: remove it",
+			return fmt.Errorf("%s: has no plan and is not empty, as an output that was not wholly removed: discard it",
 				dir)
 		}
 	}

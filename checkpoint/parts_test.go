@@ -534,6 +534,12 @@ func TestFinishStopped(t *testing.T) {
 			if _, err := CreatePart("m", Part{1, 3}, partTensors(), nil, nil, test.opts...); err == nil {
 				t.Error("a part could begin")
 			}
+			// Nor may it be discarded, with which the old model or files of the new one might be lost.
+			before := filesUnder(t, ".")
+			if _, err := DiscardParts("m"); err == nil || !strings.Contains(err.Error(), "or that was stopped: finish it") {
+				t.Errorf("discard: %v", err)
+			}
+			checkFiles(t, filesUnder(t, "."), before)
 			u, err := OpenUnfinished("m")
 			if err != nil {
 				t.Fatal(err)
@@ -614,12 +620,12 @@ func TestFinishFails(t *testing.T) {
 		if err := finishParts("m"); err == nil || !strings.Contains(err.Error(), "is a directory") {
 			t.Error(err)
 		}
-		after := filesUnder(t, ".m.parts")
-		delete(after, partsPlacing)
-		checkFiles(t, after, before)
+		// Nothing was moved, so that parts may be run again.
+		checkFiles(t, filesUnder(t, ".m.parts"), before)
 		if err := os.Remove(name); err != nil {
 			t.Fatal(err)
 		}
+		writePart(t, "m", Part{1, 2}, partTensors(), 1, opts)
 		if err := finishParts("m"); err != nil {
 			t.Fatal(err)
 		}

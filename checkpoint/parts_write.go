@@ -23,7 +23,8 @@ const partAlignment = 1 << 20
 type PartWriter struct {
 	path   string // as given
 	target string
-	dir    string // of the unfinished output
+	dir    string   // of the unfinished output
+	lock   *os.File // of that, shared with other parts; nil without locks
 	part   Part
 	plan   *sharedPlan
 	sync   bool
@@ -56,8 +57,10 @@ type sharedTensor struct {
 //
 // Each of the processes that write the output writes its part into one unfinished output, the directory .OUT.parts
 // beside the output OUT, whose files have their whole length from the beginning. Which process comes first and how many
-// run at a time does not matter. There is no lock: a part may be killed and begun again, or run twice at once, if it
-// writes the same bytes. Nothing at path is touched before [Unfinished.Commit].
+// run at a time does not matter: a part may be killed and begun again, or run twice at once, if it writes the same
+// bytes. Nothing at path is touched before [Unfinished.Commit], for which no part may be running any more. On one
+// machine a lock sees to that, on systems that have such locks: a part that begins while another process finishes or
+// discards the output is an error, and so is the finishing or discarding while a part has not been closed.
 //
 // The first process leaves its plan there: what it was called with, and the facts. The error wraps [ErrOtherPlan] and
 // names what differs if there is another plan.
@@ -93,7 +96,8 @@ func CreatePart(path string, part Part, tensors []Tensor, metadata map[string]st
 		return nil, err
 	}
 	w.plan.Digest = w.plan.digest()
-	if err := w.plan.agree(w.dir, w.target, w.sync); err != nil {
+	removeStaleParts(w.dir)
+	if err := w.join(); err != nil {
 		return nil, w.wrap(err)
 	}
 	if err := w.open(layouts); err != nil {
@@ -106,6 +110,28 @@ func CreatePart(path string, part Part, tensors []Tensor, metadata map[string]st
 // wrap names the part in an error.
 func (w *PartWriter) wrap(err error) error {
 	return fmt.Errorf("part %v of %s: %w", w.part, w.path, err)
+}
+
+// join agrees with the others about the plan, and takes the lock that all parts share.
+func (w *PartWriter) join() error {
+	for range 2 {
+		if err := w.plan.agree(w.dir, w.target, w.sync); err != nil {
+			return err
+		}
+		f, err := lockParts(w.dir, true, partsLockWait)
+		if errors.Is(err, errNotThere) {
+			continue // it was discarded between the two
+		}
+		if err != nil || f == nil {
+			return err
+		}
+		if there, err := readPlan(w.dir, w.target); err == nil && there.Digest == w.plan.Digest {
+			w.lock = f
+			return nil
+		}
+		f.Close()
+	}
+	return errNotThere
 }
 
 // layOut lays out all files and puts them into the plan.
@@ -168,8 +194,8 @@ func (w *PartWriter) open(layouts []*fileLayout) error {
 		}
 	}
 	// What was opened before is not what a process that finishes the output has put there in exchange.
-	if there, err := exists(filepath.Join(w.dir, partsPlacing)); err != nil || there {
-		return cmp.Or(err, w.wrap(fmt.Errorf("%s: the output is being finished", w.dir)))
+	if err := w.notPlacing(); err != nil {
+		return err
 	}
 	for _, s := range w.files {
 		if err := s.reserve(); err != nil {
@@ -186,10 +212,18 @@ func (w *PartWriter) open(layouts []*fileLayout) error {
 	return nil
 }
 
+// notPlacing returns an error if a process has begun to put the files in their places.
+func (w *PartWriter) notPlacing() error {
+	if there, err := exists(filepath.Join(w.dir, partsPlacing)); err != nil || there {
+		return cmp.Or(err, w.wrap(fmt.Errorf("%s: the output is being finished, or that was stopped: finish it", w.dir)))
+	}
+	return nil
+}
+
 // gone explains an error that comes from the unfinished output not being there any more.
 func (w *PartWriter) gone(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return w.wrap(fmt.Errorf("the unfinished output is gone: it was finished or discarded meanwhile: %w", err))
+		return w.wrap(fmt.Errorf("%w: %w", errNotThere, err))
 	}
 	return w.wrap(err)
 }
@@ -350,8 +384,17 @@ func (w *PartWriter) Commit(ctx context.Context, details []byte) error {
 			}
 		}
 	}
+	opened := make([]fs.FileInfo, len(w.files))
+	for i, s := range w.files {
+		info, err := s.file.file.Stat()
+		if err != nil {
+			return w.wrap(err)
+		}
+		opened[i] = info
+	}
+	defer w.unlock() // once the record is there
 	// On some file systems it is the closing that says that what was written has not arrived.
-	if err := w.close(); err != nil {
+	if err := w.closeFiles(); err != nil {
 		return w.wrap(err)
 	}
 	if ctx.Err() != nil {
@@ -369,6 +412,19 @@ func (w *PartWriter) Commit(ctx context.Context, details []byte) error {
 			}
 		}
 	}
+	// Where there are no locks, or on another machine, the output may have been finished, or discarded and begun anew.
+	if err := w.notPlacing(); err != nil {
+		return err
+	}
+	for i, s := range w.files {
+		named, err := os.Lstat(s.file.name)
+		if err != nil {
+			return w.gone(err)
+		}
+		if !os.SameFile(opened[i], named) {
+			return w.wrap(fmt.Errorf("%s: is not the file any more that was written to: %w", s.file.name, errNotThere))
+		}
+	}
 	if err := writeJSON(filepath.Join(w.dir, recordName(w.part)), record, false, w.sync); err != nil {
 		return w.gone(err)
 	}
@@ -383,10 +439,18 @@ func (w *PartWriter) Close() error {
 	if w.done {
 		return nil
 	}
-	return w.close()
+	defer w.unlock()
+	return w.closeFiles()
 }
 
-func (w *PartWriter) close() error {
+func (w *PartWriter) unlock() {
+	if w.lock != nil {
+		w.lock.Close()
+		w.lock = nil
+	}
+}
+
+func (w *PartWriter) closeFiles() error {
 	w.done = true
 	var errs []error
 	for _, s := range w.files {

@@ -27,7 +27,7 @@ type Part struct {
 	Ranges []Range
 
 	// SideFiles is the directory of a model whose files that are not weights are copied by [Finish], as
-	// [checkpoint.CopySideFiles] does it. Empty means none.
+	// [checkpoint.CopySideFiles] does it. The path is that on the machine of Finish. Empty means none.
 	SideFiles string
 }
 
@@ -254,12 +254,17 @@ type Finished struct {
 	SideFiles string   // the directory from which files were copied that are not weights; empty if none were to be
 	Copied    []string // their names
 	Skipped   []string // names of those that were there already
+
+	// NotCopied says why none were copied: the directory cannot be opened as the model that the first part had there, as
+	// where it is on another machine. The output is complete but for them.
+	NotCopied error
 }
 
 // Finish puts the result that parts have written, see [Plan.RunPart], at path, as [Plan.Run] does with that of one
 // process, and removes the unfinished output. Before, it checks that all parts are complete and reads the files to see
-// that their bytes are what the parts wrote: see [checkpoint.Unfinished.Check] for the errors. It may fail, be killed
-// or stopped at any moment and be called again. When nothing is left to do, the error wraps [checkpoint.ErrNoParts].
+// that their bytes are what the parts wrote: see [checkpoint.Unfinished.Check] for the errors. No part may be running,
+// on no machine, also none that is complete and run again: see [checkpoint.CreatePart]. Finish may fail, be killed or
+// stopped at any moment and be called again. When nothing is left to do, the error wraps [checkpoint.ErrNoParts].
 func Finish(ctx context.Context, path string, opts ...FinishOption) (*Finished, error) {
 	var o finishOptions
 	for _, opt := range opts {
@@ -289,7 +294,7 @@ func Finish(ctx context.Context, path string, opts ...FinishOption) (*Finished, 
 	if err := u.Commit(o.create...); err != nil {
 		return nil, err
 	}
-	if err := f.copySideFiles(path); err != nil {
+	if err := f.copySideFiles(ctx, path); err != nil {
 		return nil, fmt.Errorf("%s: the weights are written, but not all other files: %w", path, err)
 	}
 	if err := u.Remove(); err != nil {
@@ -300,17 +305,19 @@ func Finish(ctx context.Context, path string, opts ...FinishOption) (*Finished, 
 	return f, nil
 }
 
-// copySideFiles copies the files of a model that are not weights.
-func (f *Finished) copySideFiles(path string) error {
+// copySideFiles copies the files of a model that are not weights. That the model is not there is no error, or else
+// there would be no way to finish.
+func (f *Finished) copySideFiles(ctx context.Context, path string) error {
 	if f.SideFiles == "" {
 		return nil
 	}
 	m, err := checkpoint.Open(f.SideFiles)
 	if err != nil {
-		return err
+		f.NotCopied = fmt.Errorf("no other files are copied from %s: %w", f.SideFiles, err)
+		return nil
 	}
 	defer m.Close()
-	f.Copied, f.Skipped, err = checkpoint.CopySideFiles(m, path)
+	f.Copied, f.Skipped, err = checkpoint.CopySideFilesContext(ctx, m, path)
 	return err
 }
 

@@ -22,7 +22,9 @@ if library == "numpy":
     import numpy
 
     size, text = header(inputs[0])
-    dtype = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[next(iter(json.loads(text).values()))["dtype"]]
+    tensors = json.loads(text)
+    tensors.pop("__metadata__", None)
+    dtype = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[next(iter(tensors.values()))["dtype"]]
     total = numpy.fromfile(inputs[0], dtype=dtype, offset=8 + size)
     for path in inputs[1:]:
         total += numpy.fromfile(path, dtype=dtype, offset=8 + header(path)[0])

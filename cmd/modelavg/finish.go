@@ -42,6 +42,9 @@ the parts have left, renames them, and removes .OUT.parts. The output has the sa
 its name as that would: at once, or not at all. The error says which parts are missing, or have to be run again since
 the files are not what they wrote; OUT is as it was then. Finish can itself be killed and run again.
 
+No part may be running while finish is, which would write into what is OUT then. On one machine finish sees to that: it
+says that a part is still running. On several, run it after all processes of all parts have ended.
+
 Numbers. --part counts from 1: I is 1, 2, ... N. Where the scheduler counts from 0, --part-from-zero takes its number;
 in a shell, --part $((I + 1))/N does the same.
 
@@ -103,6 +106,7 @@ type finished struct {
 	Parts     int           `json:"parts"`
 	Report    *merge.Report `json:"report"`
 	SideFiles *sideFiles    `json:"side_files,omitempty"`
+	NotCopied string        `json:"side_files_error,omitempty"` // why there are none
 }
 
 // finish puts the output in its place and prints the report.
@@ -115,7 +119,11 @@ func finish(cmd *cobra.Command, f *finishFlags) error {
 		fmt.Fprintf(cmd.ErrOrStderr(), "modelavg: stopped too late: %s is complete\n", printable.Name(f.output))
 	}
 	result := finished{Parts: done.Parts, Report: done.Report}
-	if done.SideFiles != "" {
+	switch {
+	case done.NotCopied != nil:
+		result.NotCopied = done.NotCopied.Error()
+		fmt.Fprintf(cmd.ErrOrStderr(), "modelavg: the weights are written, but %s\n", printable.Text(result.NotCopied))
+	case done.SideFiles != "":
 		result.SideFiles = newSideFiles(done.Copied, done.Skipped)
 	}
 	out := cmd.OutOrStdout()

@@ -25,6 +25,7 @@ output is at OUT once modelavg finish OUT has been run; modelavg finish --help s
 type partFlags struct {
 	part     string // counted from 1
 	fromZero string
+	changed  func(flag string) bool // whether it was given; nil for commands without the flags
 }
 
 // register adds the flags to the command.
@@ -32,6 +33,7 @@ func (f *partFlags) register(cmd *cobra.Command) {
 	cmd.Long += partHelp
 	cmd.Flags().StringVar(&f.part, "part", "", "write part `I/N` of the output, I from 1 to N; see modelavg finish")
 	cmd.Flags().StringVar(&f.fromZero, "part-from-zero", "", "the same, with `I/N` where I is from 0 to N-1")
+	f.changed = cmd.Flags().Changed
 	for _, flag := range []string{"part", "part-from-zero"} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.NoFileCompletions)
 	}
@@ -39,12 +41,17 @@ func (f *partFlags) register(cmd *cobra.Command) {
 
 // given returns the part, whose Of is zero if there is none.
 func (f *partFlags) given() (merge.Part, error) {
+	if f.changed == nil {
+		return merge.Part{}, nil
+	}
+	// An empty value is one of a variable that is not set, and would otherwise mean the whole output.
+	part, fromZero := f.changed("part"), f.changed("part-from-zero")
 	switch {
-	case f.part != "" && f.fromZero != "":
+	case part && fromZero:
 		return merge.Part{}, errors.New("--part and --part-from-zero exclude each other")
-	case f.fromZero != "":
+	case fromZero:
 		return parsePart("--part-from-zero", f.fromZero, 0)
-	case f.part != "":
+	case part:
 		return parsePart("--part", f.part, 1)
 	}
 	return merge.Part{}, nil
@@ -55,6 +62,9 @@ const maxParts = 1_000_000
 
 // parsePart parses the value of the flag, I/N with numbers from first on.
 func parsePart(flag, text string, first int) (merge.Part, error) {
+	if text == "" {
+		return merge.Part{}, fmt.Errorf("%s: the value is empty, want I/N, two whole numbers such as %d/8", flag, first)
+	}
 	number, of, ok := strings.Cut(text, "/")
 	i, err := strconv.Atoi(number)
 	n, err2 := strconv.Atoi(of)

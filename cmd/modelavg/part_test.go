@@ -174,6 +174,36 @@ func TestPartDirectory(t *testing.T) {
 	}
 }
 
+// The model with the other files is gone, or on another machine: the weights are put in their place all the same, and
+// that the others are not there is said.
+func TestPartSideFilesGone(t *testing.T) {
+	for _, flag := range []string{"", " --json"} {
+		inDirectory(t)
+		if status, _, stderr := execute(t, "mean a b --max-shard-size 8 -o d"); status != statusDone {
+			t.Fatal(stderr)
+		}
+		if err := os.WriteFile(filepath.Join("d", "config.json"), []byte("{}"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		inParts(t, "mean d c -o out/", 2, 1, 2)
+		if err := os.Rename("d", "e"); err != nil {
+			t.Fatal(err)
+		}
+		status, stdout, stderr := execute(t, "finish out"+flag)
+		if want := "modelavg: the weights are written, but no other files are copied from "; status != statusDone ||
+			!strings.HasPrefix(stderr, want) || !strings.Contains(stderr, "no such file or directory\n") ||
+			strings.Contains(stdout, "side_files_error") != (flag != "") {
+			t.Errorf("status %d, %s, %s", status, stdout, stderr)
+		}
+		if got := weightsIn(t, "out"); len(got) == 0 {
+			t.Error("no weights")
+		}
+		if list, err := filepath.Glob(".*"); err != nil || len(list) > 0 {
+			t.Errorf("%q are left, %v", list, err)
+		}
+	}
+}
+
 // What is wrong with parts is said, and nothing is written.
 func TestPartRefused(t *testing.T) {
 	for _, test := range []struct {
@@ -183,6 +213,9 @@ func TestPartRefused(t *testing.T) {
 		{"mean a b -o out --part 0/3", "--part 0/3: want a number from 1 to 3 before the slash", statusUsage},
 		{"mean a b -o out --part 4/3", "--part 4/3: want a number from 1 to 3", statusUsage},
 		{"mean a b -o out --part 1", "--part 1: want I/N, two whole numbers such as 1/8", statusUsage},
+		{"mean a b -o out --part=", "--part: the value is empty, want I/N, two whole numbers such as 1/8", statusUsage},
+		{"mean a b -o out --part-from-zero=", "--part-from-zero: the value is empty, want I/N", statusUsage},
+		{"mean a b -o out --part= --part-from-zero 0/1", "exclude each other", statusUsage},
 		{"mean a b -o out --part 1/0", "--part 1/0: want 1 to 1000000 parts", statusUsage},
 		{"mean a b -o out --part-from-zero 3/3", "--part-from-zero 3/3: want a number from 0 to 2", statusUsage},
 		{"mean a b -o out --part-from-zero 0/3 --part 1/3", "exclude each other", statusUsage},
@@ -319,6 +352,13 @@ func TestPartCounts(t *testing.T) {
 	status, stdout, stderr := execute(t, "finish out")
 	if want := "overflow: 1048576 elements of tensor \"t0\" became infinite\n" +
 		"overflow: 1048576 elements of tensor \"t1\" became infinite\n"; status != statusDone || !strings.Contains(stdout, want) {
+		t.Errorf("status %d, %s, %s", status, stdout, stderr)
+	}
+	// A dtype without infinity gets NaN. The report is that of one process but for the time.
+	inParts(t, "weighted -w 2,-1 large zero --dtype f8_e4m3 -o small", 2, 1, 2)
+	status, stdout, stderr = execute(t, "finish small")
+	if want := "overflow: 1048576 elements of tensor \"t1\" became NaN\n"; status != statusDone ||
+		!strings.Contains(stdout, want) {
 		t.Errorf("status %d, %s, %s", status, stdout, stderr)
 	}
 	// An error of a policy ends the part that finds it.

@@ -1,0 +1,7 @@
+//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
+
+package checkpoint
+
+import "os"
+
+func lockShared(*os.File) lockState { return lockUnsupported }
