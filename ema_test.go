@@ -1039,7 +1039,7 @@ func benchEMA[T modelavg.Element](b *testing.B) {
 		dst, x := benchInputs[T](n, 2)
 		for _, decay := range []float64{0.999, 0.9999999} {
 			state := 8
-			if size == 2 && decay == 0.999 && formatOf[T]() == bfloat16 {
+			if size == 2 && decay == 0.999 {
 				state = 4
 			}
 			if state == 8 && size != 2 && decay != 0.999 {
