@@ -2,6 +2,7 @@ package modelavg
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc64"
 	"math"
@@ -142,13 +143,21 @@ func (a *Accumulator[T]) parse(data []byte) error {
 	if err != nil {
 		return fmt.Errorf("the sum of the weights: %w", err)
 	}
+	// Equal sums have equal bytes, so that bytes that would be written otherwise were not written here.
+	if !slices.Equal(weights.Append(nil), body[sumHeader:len(body)-len(rest)]) {
+		return errors.New("the sum of the weights is not in the form in which it is written")
+	}
 	if count == 0 && weights.Sign() != 0 {
 		return fmt.Errorf("a sum of weights of %v for no models, want 0", weights.Round(exact.Binary64))
 	}
 	var vector *exact.Vector
 	if code == sumsExact {
+		sums := rest
 		if vector, rest, err = exact.Parse(rest, int(n)); err != nil {
 			return fmt.Errorf("the sums: %w", err)
+		}
+		if !slices.Equal(vector.Append(nil), sums[:len(sums)-len(rest)]) {
+			return errors.New("the sums are not in the form in which they are written")
 		}
 		if len(rest) > 0 {
 			return fmt.Errorf("%d bytes after the last sum", len(rest))
