@@ -30,7 +30,8 @@ func TestPartsKilled(t *testing.T) {
 		}
 	}
 	for _, shards := range [][]string{nil, {"--max-shard-size", "7MiB"}} {
-		args := append([]string{"weighted", "-w", "0.2,0.3,0.5", "x", "y", "z"}, shards...)
+		// Clipped, since several goroutines append to it.
+		args := slices.Clip(append([]string{"weighted", "-w", "0.2,0.3,0.5", "x", "y", "z"}, shards...))
 		begin := time.Now()
 		if status, _, stderr := start(t, append(args, "-o", "one")...); status != statusDone {
 			t.Fatal(stderr)
