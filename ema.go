@@ -448,7 +448,7 @@ func (e *EMA[T]) update(model []T, s sumStep, low, high int) {
 	sum, model := e.wide[low:high], model[low:high]
 	switch any(*new(T)).(type) {
 	case float32:
-		x := recastSlice[float32](model)
+		x := cast[float32](model)
 		if s.shift == 0 && !s.forget {
 			kernel.AccumulateFloat32(sum, x, s.added)
 			return
@@ -459,7 +459,7 @@ func (e *EMA[T]) update(model []T, s sumStep, low, high int) {
 			kernel.AccumulateFloat32(sum[i:end], x[i:end], s.added)
 		}
 	case float64:
-		x := recastSlice[float64](model)
+		x := cast[float64](model)
 		if s.shift == 0 && !s.forget {
 			kernel.AccumulateFloat64(sum, x, s.added)
 			return
@@ -481,7 +481,7 @@ func (e *EMA[T]) update(model []T, s sumStep, low, high int) {
 }
 
 func updateNarrow[T Element](sum []float32, model []T, s sumStep) {
-	x := recastSlice[uint16](model)
+	x := cast[uint16](model)
 	bfloat := isBFloat16[T]()
 	block := len(sum)
 	if s.shift != 0 || s.forget {
@@ -502,7 +502,7 @@ func updateNarrow[T Element](sum []float32, model []T, s sumStep) {
 // included.
 func scaleWide(sum []float64, s sumStep) {
 	if s.forget {
-		setAll(sum, math.Copysign(0, -1))
+		fillSums(sum, math.Copysign(0, -1))
 		return
 	}
 	for shift := s.shift; shift > 0; {
@@ -515,7 +515,7 @@ func scaleWide(sum []float64, s sumStep) {
 // scaleNarrow is scaleWide in float32.
 func scaleNarrow(sum []float32, s sumStep) {
 	if s.forget {
-		setAll(sum, float32(math.Copysign(0, -1)))
+		fillSums(sum, float32(math.Copysign(0, -1)))
 		return
 	}
 	for shift := s.shift; shift > 0; {
@@ -525,22 +525,16 @@ func scaleNarrow(sum []float32, s sumStep) {
 	}
 }
 
-func setAll[A float32 | float64](s []A, v A) {
-	for i := range s {
-		s[i] = v
-	}
-}
-
 // negativeZeros is what values are added to where only they are wanted: a copy of it is faster than a loop.
 var negativeZeros = func() (zeros [emaBlock]float32) {
-	setAll(zeros[:], float32(math.Copysign(0, -1)))
+	fillSums(zeros[:], float32(math.Copysign(0, -1)))
 	return zeros
 }()
 
 // widenHalves sets values to those of the 16-bit model, exactly.
 func widenHalves[T Element](values []float32, model []T) {
 	copy(values, negativeZeros[:])
-	if x := recastSlice[uint16](model); isBFloat16[T]() {
+	if x := cast[uint16](model); isBFloat16[T]() {
 		kernel.AccumulateBFloat16(values, x, 1)
 	} else {
 		kernel.AccumulateFloat16(values, x, 1)
@@ -557,9 +551,9 @@ func (e *EMA[T]) average(dst []T, low, high int) {
 	sum := e.wide[low:high]
 	switch any(*new(T)).(type) {
 	case float32:
-		kernel.RoundFloat32(recastSlice[float32](dst), sum, e.total)
+		kernel.RoundFloat32(cast[float32](dst), sum, e.total)
 	case float64:
-		kernel.RoundFloat64(recastSlice[float64](dst), sum, e.total)
+		kernel.RoundFloat64(cast[float64](dst), sum, e.total)
 	default:
 		var values [emaBlock]float32
 		for i := 0; i < len(sum); i += emaBlock {
@@ -572,7 +566,7 @@ func (e *EMA[T]) average(dst []T, low, high int) {
 
 // roundHalves is dst[i] = sum[i] / divisor for 16-bit elements.
 func roundHalves[T Element](dst []T, sum []float32, divisor float64) {
-	if x := recastSlice[uint16](dst); isBFloat16[T]() {
+	if x := cast[uint16](dst); isBFloat16[T]() {
 		kernel.RoundBFloat16(x, sum, divisor)
 	} else {
 		kernel.RoundFloat16(x, sum, divisor)
@@ -583,9 +577,6 @@ func isBFloat16[T Element]() bool {
 	_, ok := any(*new(T)).(BFloat16)
 	return ok
 }
-
-// recastSlice returns the same memory as a slice of E, which has the representation of T.
-func recastSlice[E, T any](s []T) []E { return *(*[]E)(unsafe.Pointer(&s)) }
 
 // ---- workers
 

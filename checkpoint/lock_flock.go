@@ -9,9 +9,14 @@ import (
 )
 
 // lock tries to take the lock of the file, which is given back when the file is closed.
-func lock(f *os.File) lockState {
+func lock(f *os.File) lockState { return flock(f, unix.LOCK_EX) }
+
+// lockShared is lock for a lock that several may hold, as long as nobody holds that of lock.
+func lockShared(f *os.File) lockState { return flock(f, unix.LOCK_SH) }
+
+func flock(f *os.File, how int) lockState {
 	for {
-		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err {
+		switch err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err {
 		case nil:
 			return lockHeld
 		case unix.EINTR:
