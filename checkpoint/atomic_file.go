@@ -134,8 +134,8 @@ func openTemp(target string, perm fs.FileMode) (*os.File, error) {
 	for range 100 {
 		f, err := os.OpenFile(fmt.Sprintf("%s%0*x%s", prefix, randomDigits, rand.Uint64(), tempSuffix),
 			os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
-		if errors.Is(err, fs.ErrExist) {
-			continue
+		if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) && isDirectory(filepath.Dir(target)) {
+			continue // the name is taken, or the directory was another one that has been exchanged and removed
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", target, err)
@@ -144,8 +144,15 @@ func openTemp(target string, perm fs.FileMode) (*os.File, error) {
 			return f, nil
 		}
 		f.Close()
+		// If the directory was exchanged meanwhile, the file is moved to the new one: see removeAbandoned.
+		_ = os.Remove(f.Name())
 	}
 	return nil, fmt.Errorf("%s: cannot create a temporary file: all names are taken", target)
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // isAt reports whether f is the file at path.
@@ -264,6 +271,7 @@ func (a *atomicFile) discard() error {
 	}
 	if renamesOpenFiles && !a.placed {
 		release(a.file, a.size)
+		_ = os.Remove(a.temp) // the link to it in a directory that has been exchanged meanwhile: see removeAbandoned
 	}
 	return err
 }

@@ -14,6 +14,9 @@ func lock(f *os.File) lockState { return flock(f, unix.LOCK_EX) }
 // lockShared is lock for a lock that several may hold, as long as nobody holds that of lock.
 func lockShared(f *os.File) lockState { return flock(f, unix.LOCK_SH) }
 
+// unlock gives the lock back while something else, which is not closed yet, holds the file open.
+func unlock(f *os.File) { _ = unix.Flock(int(f.Fd()), unix.LOCK_UN) }
+
 func flock(f *os.File, how int) lockState {
 	for {
 		switch err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err {

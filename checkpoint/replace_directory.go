@@ -46,8 +46,18 @@ func (d *outputDirectory) exchangeWithOld(old *os.File, sync bool) (bool, error)
 	} else {
 		_ = os.RemoveAll(d.temp) // what stays is not locked any more, and removed by the next run
 	}
+	removeAbandoned(d.target)
 	d.unlock()
 	return true, err
+}
+
+// removeAbandoned removes the temporary files in a new directory that other runs have given up while it was exchanged:
+// the old directory had them when they were linked to the new one, or moved to it, but not when they were removed.
+//
+// A run that gives up a file gives back its lock and then removes the name, which is in the new directory if the lock
+// was still held here. What cannot be removed is left to the next run.
+func removeAbandoned(dir string) {
+	_, _ = removeStaleIn(dir, "", isShardTemp)
 }
 
 // becomeLike gives the temporary directory the permissions and the other files of the old one.

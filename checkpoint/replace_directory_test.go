@@ -252,7 +252,7 @@ func TestConcurrentDirectories(t *testing.T) {
 					t.Chdir(dir)
 				}
 				var runs sync.WaitGroup
-				for i := range 3 {
+				for i := range 8 {
 					runs.Go(func() {
 						tensors := []Tensor{{"a", U8, []int64{1}}, {"b", U8, []int64{1}}, {"c", U8, []int64{1}}}
 						w, err := Create(path, tensors, nil, WithShards(sameShards), WithoutSync())

@@ -41,6 +41,7 @@ func release(f *os.File, size int64) {
 	// Android ends a program that asks for an io_uring.
 	if size >= releaseBytes && runtime.GOOS != "android" {
 		if ring, ok := ringWith(f); ok {
+			unlock(f)
 			defer unix.Close(ring)
 		}
 	}
