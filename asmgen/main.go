@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/modelavg/modelavg/asmgen/amd64"
+	"github.com/modelavg/modelavg/asmgen/dispatch"
 	"github.com/modelavg/modelavg/asmgen/neon"
 )
 
@@ -25,6 +26,8 @@ func main() {
 	}{
 		{"kernel_amd64.s", amd64.Generate},
 		{"kernel_arm64.s", neon.Generate},
+		{"dispatch_amd64.s", dispatch.AMD64},
+		{"dispatch_arm64.s", dispatch.ARM64},
 	} {
 		text, err := file.generate()
 		if err != nil {

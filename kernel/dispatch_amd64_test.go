@@ -3,25 +3,49 @@
 package kernel
 
 import (
-	"testing"
+	"unsafe"
 
 	"github.com/modelavg/modelavg/internal/implementation"
 )
 
-// Large calls, whether they store past the caches or not, run on the implementation that is chosen for them, and all
-// others on the other.
-func TestChosen(t *testing.T) {
-	cached, past := implementation.Chosen, implementation.ChosenPast
-	defer func() { implementation.Chosen, implementation.ChosenPast = cached, past }()
-	for kind := range implementation.Kind(implementation.Kinds) {
-		implementation.Chosen[kind], implementation.ChosenPast[kind] = implementation.AVX2, implementation.AVX512
-		for _, flags := range []int{0, divide, scale, divide | stream} {
-			if got := chosen(kind, flags); got != implementation.AVX2 {
-				t.Errorf("%v, flags %d: %v, want %v", kind, flags, got, implementation.AVX2)
-			}
-			if got := chosen(kind, flags|large); got != implementation.AVX512 {
-				t.Errorf("%v, flags %d: %v, want %v", kind, flags|large, got, implementation.AVX512)
-			}
-		}
-	}
+// The kernels, called without a dispatcher.
+
+var weightedSums = map[implementation.Implementation][implementation.Kinds]func(dst, x, w, acc unsafe.Pointer,
+	n, models, offset int, divisor float64, flags int){
+	implementation.AVX2: {
+		weightedSumFloat32AVX2,
+		weightedSumFloat64AVX2,
+		weightedSumFloat16AVX2,
+		weightedSumBFloat16AVX2,
+		weightedSumFloat32NativeAVX2,
+		weightedSumFloat64WiderAVX2,
+	},
+	implementation.AVX512: {
+		weightedSumFloat32AVX512,
+		weightedSumFloat64AVX512,
+		weightedSumFloat16AVX512,
+		weightedSumBFloat16AVX512,
+		weightedSumFloat32NativeAVX512,
+		weightedSumFloat64WiderAVX512,
+	},
+}
+
+var accumulates = map[implementation.Implementation][implementation.Kinds]func(acc, x, w unsafe.Pointer,
+	n, models, offset int){
+	implementation.AVX2: {
+		accumulateFloat32AVX2,
+		accumulateFloat64AVX2,
+		accumulateFloat16AVX2,
+		accumulateBFloat16AVX2,
+		accumulateFloat32NativeAVX2,
+		accumulateFloat64WiderAVX2,
+	},
+	implementation.AVX512: {
+		accumulateFloat32AVX512,
+		accumulateFloat64AVX512,
+		accumulateFloat16AVX512,
+		accumulateBFloat16AVX512,
+		accumulateFloat32NativeAVX512,
+		accumulateFloat64WiderAVX512,
+	},
 }

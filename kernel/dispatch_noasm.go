@@ -8,10 +8,14 @@ import (
 	"github.com/modelavg/modelavg/internal/implementation"
 )
 
-func weightedSumBlock(kind implementation.Kind, dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int) {
-	weightedSumGeneric(kind, dst, x, w, acc, n, models, offset, divisor, flags)
+// There is no assembly, and nothing but Generic is ever chosen.
+
+func leastElements(implementation.Kind, implementation.Implementation) int { return 0 }
+
+func number(implementation.Kind, implementation.Implementation) int { return 0 }
+
+func weightedSumAssembly(_, _, _, _ unsafe.Pointer, _, _, _ int, _ float64, _, _ int) {
+	panic("kernel: no assembly")
 }
 
-func accumulateBlock(kind implementation.Kind, acc, x, w unsafe.Pointer, n, models, offset, _ int) {
-	accumulateGeneric(kind, acc, x, w, n, models, offset)
-}
+func accumulateAssembly(_, _, _ unsafe.Pointer, _, _, _, _ int) { panic("kernel: no assembly") }

@@ -166,12 +166,16 @@ func weightedSum(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n,
 	}
 	// What follows is kept short: it is a good part of the time of a call of a few elements.
 	divisor, flags := division(kind, divisor)
-	if w != nil && accumulatorSize(kind) == 8 {
-		weightedSumBlock(kind, dst, x, unsafe.Pointer(w), nil, n, models, 0, divisor, flags)
+	var narrow weights
+	weights := unsafe.Pointer(w)
+	if w == nil || accumulatorSize(kind) != 8 {
+		weights = narrow.group(kind, w, 0, models)
+	}
+	if impl := implementation.Chosen[kind]; impl != implementation.Generic {
+		weightedSumAssembly(dst, x, weights, nil, n, models, 0, divisor, flags, number(kind, impl))
 		return
 	}
-	var narrow weights
-	weightedSumBlock(kind, dst, x, narrow.group(kind, w, 0, models), nil, n, models, 0, divisor, flags)
+	weightedSumGeneric(kind, dst, x, weights, nil, n, models, 0, divisor, flags)
 }
 
 // weightedSumLong is weightedSum for more than an implementation takes at once.

@@ -12,8 +12,8 @@ import (
 // accumulateGeneric for its kind, on chunks of any length and alignment, with the divisor, flags and formats described
 // there; but those that are given accumulators want at least one vector of elements.
 
-// vectorElements returns the elements in one vector of the assembly for kind.
-func vectorElements(kind implementation.Kind, impl implementation.Implementation) int {
+// leastElements returns from how many elements on the assembly for kind can be given accumulators: one vector.
+func leastElements(kind implementation.Kind, impl implementation.Implementation) int {
 	elements := 32 / accumulatorSize(kind)
 	if kind == implementation.BFloat16 {
 		elements *= 2 // an accumulator is a register for the even elements and one for the odd
@@ -22,6 +22,19 @@ func vectorElements(kind implementation.Kind, impl implementation.Implementation
 		elements *= 2
 	}
 	return elements
+}
+
+// weightedSumAssembly and accumulateAssembly jump to the function with this number.
+
+//go:noescape
+func weightedSumAssembly(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags, number int)
+
+//go:noescape
+func accumulateAssembly(acc, x, w unsafe.Pointer, n, models, offset, number int)
+
+// number returns the number of the functions for kind on impl.
+func number(kind implementation.Kind, impl implementation.Implementation) int {
+	return int(impl-implementation.AVX2)*implementation.Kinds + int(kind)
 }
 
 //go:noescape

@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func weightedSumFloat32AVX512(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, MMX+
 TEXT ·weightedSumFloat32AVX512(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
@@ -15,35 +15,82 @@ TEXT ·weightedSumFloat32AVX512(SB), NOSPLIT, $0-72
 	// }
 	MOVQ       dst+0(FP), AX
 	MOVQ       acc+24(FP), CX
-	MOVQ       n+32(FP), BX
-	MOVQ       offset+48(FP), DX
+	MOVQ       n+32(FP), DX
+	MOVQ       offset+48(FP), BX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
-	CMPQ       BX, $+8
+	CMPQ       DX, $+8
 	JLT        small1
+	CMPQ       DX, $+16
+	JGT        many2
+	TESTQ      CX, CX
+	JNZ        many2
+	LEAQ       -8(BX)(DX*1), CX
+	VMOVAPS    Z0, Z1
+	VMOVAPS    Z0, Z0
+	MOVQ       models+40(FP), R8
+	TESTQ      R8, R8
+	JZ         folded6
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DI
 
+models5:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Z2
+	VCVTPS2PD    (R9)(BX*4), Z3
+	VFMADD231PD  Z3, Z2, Z1
+	VCVTPS2PD    (R9)(CX*4), Z3
+	VFMADD231PD  Z3, Z2, Z0
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models5
+
+folded6:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided8
+	VBROADCASTSD divisor+56(FP), Z2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale7
+	VDIVPD       Z2, Z1, Z1
+	VDIVPD       Z2, Z0, Z0
+	JMP          divided8
+
+scale7:
+	VMULPD Z2, Z1, Z1
+	VMULPD Z2, Z0, Z0
+
+divided8:
+	VCVTPD2PS Z1, Y1
+	VCVTPD2PS Z0, Y0
+	VMOVUPS   Y1, (AX)
+	VMOVUPS   Y0, -32(AX)(DX*4)
+	VZEROUPPER
+	RET
+
+many2:
 	// The overlapped last vector, before anything is stored.
-	TESTQ   $0x00000007, BX
-	JZ      blocks2
-	LEAQ    -8(BX), SI
+	TESTQ   $0x00000007, DX
+	JZ      blocks3
+	LEAQ    -8(DX), SI
 	LEAQ    (CX)(SI*8), DI
-	ADDQ    DX, SI
+	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh4
+	JEQ     fresh9
 	VMOVUPS (DI), Z1
-	JMP     started5
+	JMP     started10
 
-fresh4:
+fresh9:
 	VMOVAPS Z0, Z1
 
-started5:
+started10:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded7
+	JZ    folded12
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models6:
+models11:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Z2
 	VCVTPS2PD    (R10)(SI*4), Z3
@@ -51,31 +98,31 @@ models6:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models6
+	JNZ          models11
 
-folded7:
+folded12:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided9
+	JZ           divided14
 	VBROADCASTSD divisor+56(FP), Z2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale8
+	JNZ          scale13
 	VDIVPD       Z2, Z1, Z1
-	JMP          divided9
+	JMP          divided14
 
-scale8:
+scale13:
 	VMULPD Z2, Z1, Z1
 
-divided9:
+divided14:
 	VCVTPD2PS Z1, Y1
 	VMOVAPS   Y1, Y1
 
-blocks2:
-	CMPQ BX, $+128
-	JLT  blocksDone11
+blocks3:
+	CMPQ DX, $+128
+	JLT  blocksDone16
 
-block10:
+block15:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh12
+	JEQ     fresh17
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -92,9 +139,9 @@ block10:
 	VMOVUPS 832(CX), Z15
 	VMOVUPS 896(CX), Z16
 	VMOVUPS 960(CX), Z17
-	JMP     started13
+	JMP     started18
 
-fresh12:
+fresh17:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -112,59 +159,59 @@ fresh12:
 	VMOVAPS Z0, Z16
 	VMOVAPS Z0, Z17
 
-started13:
+started18:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded15
+	JZ    folded20
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models14:
+models19:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z18
-	VCVTPS2PD    (R9)(DX*4), Z19
+	VCVTPS2PD    (R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z2
-	VCVTPS2PD    32(R9)(DX*4), Z19
+	VCVTPS2PD    32(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z3
-	VCVTPS2PD    64(R9)(DX*4), Z19
+	VCVTPS2PD    64(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z4
-	VCVTPS2PD    96(R9)(DX*4), Z19
+	VCVTPS2PD    96(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z5
-	VCVTPS2PD    128(R9)(DX*4), Z19
+	VCVTPS2PD    128(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z6
-	VCVTPS2PD    160(R9)(DX*4), Z19
+	VCVTPS2PD    160(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z7
-	VCVTPS2PD    192(R9)(DX*4), Z19
+	VCVTPS2PD    192(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z8
-	VCVTPS2PD    224(R9)(DX*4), Z19
+	VCVTPS2PD    224(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z9
-	VCVTPS2PD    256(R9)(DX*4), Z19
+	VCVTPS2PD    256(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z10
-	VCVTPS2PD    288(R9)(DX*4), Z19
+	VCVTPS2PD    288(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z11
-	VCVTPS2PD    320(R9)(DX*4), Z19
+	VCVTPS2PD    320(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z12
-	VCVTPS2PD    352(R9)(DX*4), Z19
+	VCVTPS2PD    352(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z13
-	VCVTPS2PD    384(R9)(DX*4), Z19
+	VCVTPS2PD    384(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z14
-	VCVTPS2PD    416(R9)(DX*4), Z19
+	VCVTPS2PD    416(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z15
-	VCVTPS2PD    448(R9)(DX*4), Z19
+	VCVTPS2PD    448(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z16
-	VCVTPS2PD    480(R9)(DX*4), Z19
+	VCVTPS2PD    480(R9)(BX*4), Z19
 	VFMADD231PD  Z19, Z18, Z17
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models14
+	JNZ          models19
 
-folded15:
+folded20:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided17
+	JZ           divided22
 	VBROADCASTSD divisor+56(FP), Z18
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale16
+	JNZ          scale21
 	VDIVPD       Z18, Z2, Z2
 	VDIVPD       Z18, Z3, Z3
 	VDIVPD       Z18, Z4, Z4
@@ -181,9 +228,9 @@ folded15:
 	VDIVPD       Z18, Z15, Z15
 	VDIVPD       Z18, Z16, Z16
 	VDIVPD       Z18, Z17, Z17
-	JMP          divided17
+	JMP          divided22
 
-scale16:
+scale21:
 	VMULPD Z18, Z2, Z2
 	VMULPD Z18, Z3, Z3
 	VMULPD Z18, Z4, Z4
@@ -201,7 +248,7 @@ scale16:
 	VMULPD Z18, Z16, Z16
 	VMULPD Z18, Z17, Z17
 
-divided17:
+divided22:
 	VCVTPD2PS    Z2, Y20
 	VCVTPD2PS    Z3, Y2
 	VCVTPD2PS    Z4, Y21
@@ -227,7 +274,7 @@ divided17:
 	VINSERTF64X4 $0x01, Y8, Z26, Z26
 	VINSERTF64X4 $0x01, Y9, Z27, Z27
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past18
+	JNZ          past23
 	VMOVUPS      Z20, (AX)
 	VMOVUPS      Z21, 64(AX)
 	VMOVUPS      Z22, 128(AX)
@@ -236,9 +283,9 @@ divided17:
 	VMOVUPS      Z25, 320(AX)
 	VMOVUPS      Z26, 384(AX)
 	VMOVUPS      Z27, 448(AX)
-	JMP          stored19
+	JMP          stored24
 
-past18:
+past23:
 	VMOVNTPS Z20, (AX)
 	VMOVNTPS Z21, 64(AX)
 	VMOVNTPS Z22, 128(AX)
@@ -248,211 +295,172 @@ past18:
 	VMOVNTPS Z26, 384(AX)
 	VMOVNTPS Z27, 448(AX)
 
-stored19:
+stored24:
 	ADDQ $+512, AX
 	ADDQ $+1024, CX
-	ADDQ $+128, DX
-	SUBQ $+128, BX
-	CMPQ BX, $+128
-	JGE  block10
+	ADDQ $+128, BX
+	SUBQ $+128, DX
+	CMPQ DX, $+128
+	JGE  block15
 
-blocksDone11:
-	CMPQ BX, $+32
-	JLT  blocksDone21
+blocksDone16:
+	CMPQ DX, $+32
+	JLT  blocksDone26
 
-block20:
+block25:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh22
+	JEQ     fresh27
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
 	VMOVUPS 192(CX), Z5
-	JMP     started23
+	JMP     started28
 
-fresh22:
+fresh27:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 
-started23:
+started28:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded25
+	JZ    folded30
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models24:
+models29:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z6
-	VCVTPS2PD    (R9)(DX*4), Z7
+	VCVTPS2PD    (R9)(BX*4), Z7
 	VFMADD231PD  Z7, Z6, Z2
-	VCVTPS2PD    32(R9)(DX*4), Z7
+	VCVTPS2PD    32(R9)(BX*4), Z7
 	VFMADD231PD  Z7, Z6, Z3
-	VCVTPS2PD    64(R9)(DX*4), Z7
+	VCVTPS2PD    64(R9)(BX*4), Z7
 	VFMADD231PD  Z7, Z6, Z4
-	VCVTPS2PD    96(R9)(DX*4), Z7
+	VCVTPS2PD    96(R9)(BX*4), Z7
 	VFMADD231PD  Z7, Z6, Z5
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models24
+	JNZ          models29
 
-folded25:
+folded30:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided27
+	JZ           divided32
 	VBROADCASTSD divisor+56(FP), Z6
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale26
+	JNZ          scale31
 	VDIVPD       Z6, Z2, Z2
 	VDIVPD       Z6, Z3, Z3
 	VDIVPD       Z6, Z4, Z4
 	VDIVPD       Z6, Z5, Z5
-	JMP          divided27
+	JMP          divided32
 
-scale26:
+scale31:
 	VMULPD Z6, Z2, Z2
 	VMULPD Z6, Z3, Z3
 	VMULPD Z6, Z4, Z4
 	VMULPD Z6, Z5, Z5
 
-divided27:
+divided32:
 	VCVTPD2PS Z2, Y2
 	VCVTPD2PS Z3, Y3
 	VCVTPD2PS Z4, Y4
 	VCVTPD2PS Z5, Y5
 	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past28
+	JNZ       past33
 	VMOVUPS   Y2, (AX)
 	VMOVUPS   Y3, 32(AX)
 	VMOVUPS   Y4, 64(AX)
 	VMOVUPS   Y5, 96(AX)
-	JMP       stored29
+	JMP       stored34
 
-past28:
+past33:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
 	VMOVNTPS Y5, 96(AX)
 
-stored29:
+stored34:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
-	ADDQ $+32, DX
-	SUBQ $+32, BX
-	CMPQ BX, $+32
-	JGE  block20
+	ADDQ $+32, BX
+	SUBQ $+32, DX
+	CMPQ DX, $+32
+	JGE  block25
 
-blocksDone21:
-	CMPQ BX, $+8
-	JLT  blocksDone31
+blocksDone26:
+	CMPQ DX, $+8
+	JLT  blocksDone36
 
-block30:
+block35:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh32
+	JEQ     fresh37
 	VMOVUPS (CX), Z2
-	JMP     started33
+	JMP     started38
 
-fresh32:
+fresh37:
 	VMOVAPS Z0, Z2
 
-started33:
+started38:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded35
+	JZ    folded40
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models34:
+models39:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z3
-	VCVTPS2PD    (R9)(DX*4), Z4
+	VCVTPS2PD    (R9)(BX*4), Z4
 	VFMADD231PD  Z4, Z3, Z2
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models34
-
-folded35:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided37
-	VBROADCASTSD divisor+56(FP), Z3
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale36
-	VDIVPD       Z3, Z2, Z2
-	JMP          divided37
-
-scale36:
-	VMULPD Z3, Z2, Z2
-
-divided37:
-	VCVTPD2PS Z2, Y2
-	VMOVUPS   Y2, (AX)
-	ADDQ      $+32, AX
-	ADDQ      $+64, CX
-	ADDQ      $+8, DX
-	SUBQ      $+8, BX
-	CMPQ      BX, $+8
-	JGE       block30
-
-blocksDone31:
-	TESTQ   BX, BX
-	JZ      done3
-	VMOVUPS Y1, -32(AX)(BX*4)
-
-done3:
-	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced38
-	SFENCE
-
-fenced38:
-	VZEROUPPER
-	RET
-
-	// Fewer elements than a vector, without accumulators to start from.
-small1:
-	TESTQ   BX, BX
-	JZ      done3
-	MOVQ    BX, CX
-	MOVQ    $0x00000001, BX
-	SHLQ    CL, BX
-	DECQ    BX
-	KMOVD   BX, K1
-	VMOVAPS Z0, Z0
-	MOVQ    models+40(FP), SI
-	TESTQ   SI, SI
-	JZ      folded40
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), BX
-
-models39:
-	MOVQ         (CX), DI
-	VBROADCASTSD (BX), Z1
-	VMOVUPS.Z    (DI)(DX*4), K1, Y2
-	VCVTPS2PD    Y2, Z2
-	VFMADD231PD  Z2, Z1, Z0
-	ADDQ         $0x18, CX
-	ADDQ         $0x08, BX
-	DECQ         SI
 	JNZ          models39
 
 folded40:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided42
-	VBROADCASTSD divisor+56(FP), Z1
+	VBROADCASTSD divisor+56(FP), Z3
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale41
-	VDIVPD       Z1, Z0, Z0
+	VDIVPD       Z3, Z2, Z2
 	JMP          divided42
 
 scale41:
-	VMULPD Z1, Z0, Z0
+	VMULPD Z3, Z2, Z2
 
 divided42:
-	VCVTPD2PS Z0, Y0
-	VMOVUPS   Y0, K1, (AX)
+	VCVTPD2PS Z2, Y2
+	VMOVUPS   Y2, (AX)
+	ADDQ      $+32, AX
+	ADDQ      $+64, CX
+	ADDQ      $+8, BX
+	SUBQ      $+8, DX
+	CMPQ      DX, $+8
+	JGE       block35
+
+blocksDone36:
+	TESTQ   DX, DX
+	JZ      done4
+	VMOVUPS Y1, -32(AX)(DX*4)
+
+done4:
+	TESTQ $0x00000001, flags+64(FP)
+	JZ    fenced43
+	SFENCE
+
+fenced43:
 	VZEROUPPER
 	RET
+
+	// Fewer elements than a vector, without accumulators to start from.
+small1:
+	TESTQ DX, DX
+	JZ    done4
+	JMP   ·weightedSumFloat32AVX2+0(SB)
 
 // func accumulateFloat32AVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
@@ -466,22 +474,22 @@ TEXT ·accumulateFloat32AVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
 	CMPQ       CX, $+8
-	JLT        done44
+	JLT        done45
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks43
+	JZ      blocks44
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded46
+	JZ      folded47
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models45:
+models46:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z0
 	VCVTPS2PD    (R9)(BX*4), Z2
@@ -489,14 +497,14 @@ models45:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models45
+	JNZ          models46
 
-folded46:
-blocks43:
+folded47:
+blocks44:
 	CMPQ CX, $+128
-	JLT  blocksDone48
+	JLT  blocksDone49
 
-block47:
+block48:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -515,11 +523,11 @@ block47:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded50
+	JZ      folded51
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models49:
+models50:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z17
 	VCVTPS2PD    (R8)(DX*4), Z18
@@ -557,9 +565,9 @@ models49:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models49
+	JNZ          models50
 
-folded50:
+folded51:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -580,24 +588,24 @@ folded50:
 	ADDQ    $+128, DX
 	SUBQ    $+128, CX
 	CMPQ    CX, $+128
-	JGE     block47
+	JGE     block48
 
-blocksDone48:
+blocksDone49:
 	CMPQ CX, $+32
-	JLT  blocksDone52
+	JLT  blocksDone53
 
-block51:
+block52:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded54
+	JZ      folded55
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models53:
+models54:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z5
 	VCVTPS2PD    (R8)(DX*4), Z6
@@ -611,9 +619,9 @@ models53:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models53
+	JNZ          models54
 
-folded54:
+folded55:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -622,21 +630,21 @@ folded54:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block51
+	JGE     block52
 
-blocksDone52:
+blocksDone53:
 	CMPQ CX, $+8
-	JLT  blocksDone56
+	JLT  blocksDone57
 
-block55:
+block56:
 	VMOVUPS (AX), Z0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded58
+	JZ      folded59
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models57:
+models58:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z2
 	VCVTPS2PD    (R8)(DX*4), Z3
@@ -644,28 +652,28 @@ models57:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models57
+	JNZ          models58
 
-folded58:
+folded59:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block55
+	JGE     block56
 
-blocksDone56:
+blocksDone57:
 	TESTQ   CX, CX
-	JZ      done44
+	JZ      done45
 	LEAQ    -64(AX)(CX*8), AX
 	VMOVUPS Z1, (AX)
 
-done44:
+done45:
 	VZEROUPPER
 	RET
 
 // func weightedSumFloat64AVX512(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
-// Requires: AVX, AVX512BW, AVX512F, MMX+
+// Requires: AVX, AVX512F, MMX+
 TEXT ·weightedSumFloat64AVX512(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
@@ -675,65 +683,108 @@ TEXT ·weightedSumFloat64AVX512(SB), NOSPLIT, $0-72
 	// }
 	MOVQ       dst+0(FP), AX
 	MOVQ       acc+24(FP), CX
-	MOVQ       n+32(FP), BX
-	MOVQ       offset+48(FP), DX
+	MOVQ       n+32(FP), DX
+	MOVQ       offset+48(FP), BX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
-	CMPQ       BX, $+8
+	CMPQ       DX, $+8
 	JLT        small1
+	CMPQ       DX, $+16
+	JGT        many2
+	TESTQ      CX, CX
+	JNZ        many2
+	LEAQ       -8(BX)(DX*1), CX
+	VMOVAPS    Z0, Z1
+	VMOVAPS    Z0, Z0
+	MOVQ       models+40(FP), R8
+	TESTQ      R8, R8
+	JZ         folded6
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DI
 
+models5:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Z2
+	VFMADD231PD  (R9)(BX*8), Z2, Z1
+	VFMADD231PD  (R9)(CX*8), Z2, Z0
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models5
+
+folded6:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided8
+	VBROADCASTSD divisor+56(FP), Z2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale7
+	VDIVPD       Z2, Z1, Z1
+	VDIVPD       Z2, Z0, Z0
+	JMP          divided8
+
+scale7:
+	VMULPD Z2, Z1, Z1
+	VMULPD Z2, Z0, Z0
+
+divided8:
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z0, -64(AX)(DX*8)
+	VZEROUPPER
+	RET
+
+many2:
 	// The overlapped last vector, before anything is stored.
-	TESTQ   $0x00000007, BX
-	JZ      blocks2
-	LEAQ    -8(BX), SI
+	TESTQ   $0x00000007, DX
+	JZ      blocks3
+	LEAQ    -8(DX), SI
 	LEAQ    (CX)(SI*8), DI
-	ADDQ    DX, SI
+	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh4
+	JEQ     fresh9
 	VMOVUPS (DI), Z1
-	JMP     started5
+	JMP     started10
 
-fresh4:
+fresh9:
 	VMOVAPS Z0, Z1
 
-started5:
+started10:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded7
+	JZ    folded12
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models6:
+models11:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Z2
 	VFMADD231PD  (R10)(SI*8), Z2, Z1
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models6
+	JNZ          models11
 
-folded7:
+folded12:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided9
+	JZ           divided14
 	VBROADCASTSD divisor+56(FP), Z2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale8
+	JNZ          scale13
 	VDIVPD       Z2, Z1, Z1
-	JMP          divided9
+	JMP          divided14
 
-scale8:
+scale13:
 	VMULPD Z2, Z1, Z1
 
-divided9:
+divided14:
 	VMOVAPS Z1, Z1
 
-blocks2:
-	CMPQ BX, $+128
-	JLT  blocksDone11
+blocks3:
+	CMPQ DX, $+128
+	JLT  blocksDone16
 
-block10:
+block15:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh12
+	JEQ     fresh17
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -750,9 +801,9 @@ block10:
 	VMOVUPS 832(CX), Z15
 	VMOVUPS 896(CX), Z16
 	VMOVUPS 960(CX), Z17
-	JMP     started13
+	JMP     started18
 
-fresh12:
+fresh17:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -770,43 +821,43 @@ fresh12:
 	VMOVAPS Z0, Z16
 	VMOVAPS Z0, Z17
 
-started13:
+started18:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded15
+	JZ    folded20
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models14:
+models19:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z18
-	VFMADD231PD  (R9)(DX*8), Z18, Z2
-	VFMADD231PD  64(R9)(DX*8), Z18, Z3
-	VFMADD231PD  128(R9)(DX*8), Z18, Z4
-	VFMADD231PD  192(R9)(DX*8), Z18, Z5
-	VFMADD231PD  256(R9)(DX*8), Z18, Z6
-	VFMADD231PD  320(R9)(DX*8), Z18, Z7
-	VFMADD231PD  384(R9)(DX*8), Z18, Z8
-	VFMADD231PD  448(R9)(DX*8), Z18, Z9
-	VFMADD231PD  512(R9)(DX*8), Z18, Z10
-	VFMADD231PD  576(R9)(DX*8), Z18, Z11
-	VFMADD231PD  640(R9)(DX*8), Z18, Z12
-	VFMADD231PD  704(R9)(DX*8), Z18, Z13
-	VFMADD231PD  768(R9)(DX*8), Z18, Z14
-	VFMADD231PD  832(R9)(DX*8), Z18, Z15
-	VFMADD231PD  896(R9)(DX*8), Z18, Z16
-	VFMADD231PD  960(R9)(DX*8), Z18, Z17
+	VFMADD231PD  (R9)(BX*8), Z18, Z2
+	VFMADD231PD  64(R9)(BX*8), Z18, Z3
+	VFMADD231PD  128(R9)(BX*8), Z18, Z4
+	VFMADD231PD  192(R9)(BX*8), Z18, Z5
+	VFMADD231PD  256(R9)(BX*8), Z18, Z6
+	VFMADD231PD  320(R9)(BX*8), Z18, Z7
+	VFMADD231PD  384(R9)(BX*8), Z18, Z8
+	VFMADD231PD  448(R9)(BX*8), Z18, Z9
+	VFMADD231PD  512(R9)(BX*8), Z18, Z10
+	VFMADD231PD  576(R9)(BX*8), Z18, Z11
+	VFMADD231PD  640(R9)(BX*8), Z18, Z12
+	VFMADD231PD  704(R9)(BX*8), Z18, Z13
+	VFMADD231PD  768(R9)(BX*8), Z18, Z14
+	VFMADD231PD  832(R9)(BX*8), Z18, Z15
+	VFMADD231PD  896(R9)(BX*8), Z18, Z16
+	VFMADD231PD  960(R9)(BX*8), Z18, Z17
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models14
+	JNZ          models19
 
-folded15:
+folded20:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided17
+	JZ           divided22
 	VBROADCASTSD divisor+56(FP), Z18
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale16
+	JNZ          scale21
 	VDIVPD       Z18, Z2, Z2
 	VDIVPD       Z18, Z3, Z3
 	VDIVPD       Z18, Z4, Z4
@@ -823,9 +874,9 @@ folded15:
 	VDIVPD       Z18, Z15, Z15
 	VDIVPD       Z18, Z16, Z16
 	VDIVPD       Z18, Z17, Z17
-	JMP          divided17
+	JMP          divided22
 
-scale16:
+scale21:
 	VMULPD Z18, Z2, Z2
 	VMULPD Z18, Z3, Z3
 	VMULPD Z18, Z4, Z4
@@ -843,9 +894,9 @@ scale16:
 	VMULPD Z18, Z16, Z16
 	VMULPD Z18, Z17, Z17
 
-divided17:
+divided22:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past18
+	JNZ     past23
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
@@ -862,9 +913,9 @@ divided17:
 	VMOVUPS Z15, 832(AX)
 	VMOVUPS Z16, 896(AX)
 	VMOVUPS Z17, 960(AX)
-	JMP     stored19
+	JMP     stored24
 
-past18:
+past23:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z3, 64(AX)
 	VMOVNTPS Z4, 128(AX)
@@ -882,199 +933,162 @@ past18:
 	VMOVNTPS Z16, 896(AX)
 	VMOVNTPS Z17, 960(AX)
 
-stored19:
+stored24:
 	ADDQ $+1024, AX
 	ADDQ $+1024, CX
-	ADDQ $+128, DX
-	SUBQ $+128, BX
-	CMPQ BX, $+128
-	JGE  block10
+	ADDQ $+128, BX
+	SUBQ $+128, DX
+	CMPQ DX, $+128
+	JGE  block15
 
-blocksDone11:
-	CMPQ BX, $+32
-	JLT  blocksDone21
+blocksDone16:
+	CMPQ DX, $+32
+	JLT  blocksDone26
 
-block20:
+block25:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh22
+	JEQ     fresh27
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
 	VMOVUPS 192(CX), Z5
-	JMP     started23
+	JMP     started28
 
-fresh22:
+fresh27:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 
-started23:
+started28:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded25
+	JZ    folded30
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models24:
+models29:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z6
-	VFMADD231PD  (R9)(DX*8), Z6, Z2
-	VFMADD231PD  64(R9)(DX*8), Z6, Z3
-	VFMADD231PD  128(R9)(DX*8), Z6, Z4
-	VFMADD231PD  192(R9)(DX*8), Z6, Z5
+	VFMADD231PD  (R9)(BX*8), Z6, Z2
+	VFMADD231PD  64(R9)(BX*8), Z6, Z3
+	VFMADD231PD  128(R9)(BX*8), Z6, Z4
+	VFMADD231PD  192(R9)(BX*8), Z6, Z5
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models24
+	JNZ          models29
 
-folded25:
+folded30:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided27
+	JZ           divided32
 	VBROADCASTSD divisor+56(FP), Z6
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale26
+	JNZ          scale31
 	VDIVPD       Z6, Z2, Z2
 	VDIVPD       Z6, Z3, Z3
 	VDIVPD       Z6, Z4, Z4
 	VDIVPD       Z6, Z5, Z5
-	JMP          divided27
+	JMP          divided32
 
-scale26:
+scale31:
 	VMULPD Z6, Z2, Z2
 	VMULPD Z6, Z3, Z3
 	VMULPD Z6, Z4, Z4
 	VMULPD Z6, Z5, Z5
 
-divided27:
+divided32:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past28
+	JNZ     past33
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
 	VMOVUPS Z5, 192(AX)
-	JMP     stored29
+	JMP     stored34
 
-past28:
+past33:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z3, 64(AX)
 	VMOVNTPS Z4, 128(AX)
 	VMOVNTPS Z5, 192(AX)
 
-stored29:
+stored34:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
-	ADDQ $+32, DX
-	SUBQ $+32, BX
-	CMPQ BX, $+32
-	JGE  block20
+	ADDQ $+32, BX
+	SUBQ $+32, DX
+	CMPQ DX, $+32
+	JGE  block25
 
-blocksDone21:
-	CMPQ BX, $+8
-	JLT  blocksDone31
+blocksDone26:
+	CMPQ DX, $+8
+	JLT  blocksDone36
 
-block30:
+block35:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh32
+	JEQ     fresh37
 	VMOVUPS (CX), Z2
-	JMP     started33
+	JMP     started38
 
-fresh32:
+fresh37:
 	VMOVAPS Z0, Z2
 
-started33:
+started38:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded35
+	JZ    folded40
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models34:
+models39:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z3
-	VFMADD231PD  (R9)(DX*8), Z3, Z2
+	VFMADD231PD  (R9)(BX*8), Z3, Z2
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models34
-
-folded35:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided37
-	VBROADCASTSD divisor+56(FP), Z3
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale36
-	VDIVPD       Z3, Z2, Z2
-	JMP          divided37
-
-scale36:
-	VMULPD Z3, Z2, Z2
-
-divided37:
-	VMOVUPS Z2, (AX)
-	ADDQ    $+64, AX
-	ADDQ    $+64, CX
-	ADDQ    $+8, DX
-	SUBQ    $+8, BX
-	CMPQ    BX, $+8
-	JGE     block30
-
-blocksDone31:
-	TESTQ   BX, BX
-	JZ      done3
-	VMOVUPS Z1, -64(AX)(BX*8)
-
-done3:
-	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced38
-	SFENCE
-
-fenced38:
-	VZEROUPPER
-	RET
-
-	// Fewer elements than a vector, without accumulators to start from.
-small1:
-	TESTQ   BX, BX
-	JZ      done3
-	MOVQ    BX, CX
-	MOVQ    $0x00000001, BX
-	SHLQ    CL, BX
-	DECQ    BX
-	KMOVD   BX, K1
-	VMOVAPS Z0, Z0
-	MOVQ    models+40(FP), SI
-	TESTQ   SI, SI
-	JZ      folded40
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), BX
-
-models39:
-	MOVQ         (CX), DI
-	VBROADCASTSD (BX), Z1
-	VMOVUPD.Z    (DI)(DX*8), K1, Z2
-	VFMADD231PD  Z2, Z1, Z0
-	ADDQ         $0x18, CX
-	ADDQ         $0x08, BX
-	DECQ         SI
 	JNZ          models39
 
 folded40:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided42
-	VBROADCASTSD divisor+56(FP), Z1
+	VBROADCASTSD divisor+56(FP), Z3
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale41
-	VDIVPD       Z1, Z0, Z0
+	VDIVPD       Z3, Z2, Z2
 	JMP          divided42
 
 scale41:
-	VMULPD Z1, Z0, Z0
+	VMULPD Z3, Z2, Z2
 
 divided42:
-	VMOVUPD Z0, K1, (AX)
+	VMOVUPS Z2, (AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+8, BX
+	SUBQ    $+8, DX
+	CMPQ    DX, $+8
+	JGE     block35
+
+blocksDone36:
+	TESTQ   DX, DX
+	JZ      done4
+	VMOVUPS Z1, -64(AX)(DX*8)
+
+done4:
+	TESTQ $0x00000001, flags+64(FP)
+	JZ    fenced43
+	SFENCE
+
+fenced43:
 	VZEROUPPER
 	RET
+
+	// Fewer elements than a vector, without accumulators to start from.
+small1:
+	TESTQ DX, DX
+	JZ    done4
+	JMP   ·weightedSumFloat64AVX2+0(SB)
 
 // func accumulateFloat64AVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
@@ -1088,36 +1102,36 @@ TEXT ·accumulateFloat64AVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
 	CMPQ       CX, $+8
-	JLT        done44
+	JLT        done45
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks43
+	JZ      blocks44
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded46
+	JZ      folded47
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models45:
+models46:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z0
 	VFMADD231PD  (R9)(BX*8), Z0, Z1
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models45
+	JNZ          models46
 
-folded46:
-blocks43:
+folded47:
+blocks44:
 	CMPQ CX, $+128
-	JLT  blocksDone48
+	JLT  blocksDone49
 
-block47:
+block48:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -1136,11 +1150,11 @@ block47:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded50
+	JZ      folded51
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models49:
+models50:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z17
 	VFMADD231PD  (R8)(DX*8), Z17, Z0
@@ -1162,9 +1176,9 @@ models49:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models49
+	JNZ          models50
 
-folded50:
+folded51:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1185,24 +1199,24 @@ folded50:
 	ADDQ    $+128, DX
 	SUBQ    $+128, CX
 	CMPQ    CX, $+128
-	JGE     block47
+	JGE     block48
 
-blocksDone48:
+blocksDone49:
 	CMPQ CX, $+32
-	JLT  blocksDone52
+	JLT  blocksDone53
 
-block51:
+block52:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded54
+	JZ      folded55
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models53:
+models54:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z5
 	VFMADD231PD  (R8)(DX*8), Z5, Z0
@@ -1212,9 +1226,9 @@ models53:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models53
+	JNZ          models54
 
-folded54:
+folded55:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1223,49 +1237,49 @@ folded54:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block51
+	JGE     block52
 
-blocksDone52:
+blocksDone53:
 	CMPQ CX, $+8
-	JLT  blocksDone56
+	JLT  blocksDone57
 
-block55:
+block56:
 	VMOVUPS (AX), Z0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded58
+	JZ      folded59
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models57:
+models58:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z2
 	VFMADD231PD  (R8)(DX*8), Z2, Z0
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models57
+	JNZ          models58
 
-folded58:
+folded59:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block55
+	JGE     block56
 
-blocksDone56:
+blocksDone57:
 	TESTQ   CX, CX
-	JZ      done44
+	JZ      done45
 	LEAQ    -64(AX)(CX*8), AX
 	VMOVUPS Z1, (AX)
 
-done44:
+done45:
 	VZEROUPPER
 	RET
 
 // func weightedSumFloat16AVX512(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, MMX+
 TEXT ·weightedSumFloat16AVX512(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
@@ -1275,35 +1289,84 @@ TEXT ·weightedSumFloat16AVX512(SB), NOSPLIT, $0-72
 	// }
 	MOVQ       dst+0(FP), AX
 	MOVQ       acc+24(FP), CX
-	MOVQ       n+32(FP), BX
-	MOVQ       offset+48(FP), DX
+	MOVQ       n+32(FP), DX
+	MOVQ       offset+48(FP), BX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
-	CMPQ       BX, $+16
+	CMPQ       DX, $+16
 	JLT        small1
+	CMPQ       DX, $+32
+	JGT        many2
+	TESTQ      CX, CX
+	JNZ        many2
+	LEAQ       -16(BX)(DX*1), CX
+	VMOVAPS    Z0, Z1
+	VMOVAPS    Z0, Z0
+	MOVQ       models+40(FP), R8
+	TESTQ      R8, R8
+	JZ         folded6
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DI
 
+models5:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Z2
+	VCVTPH2PS    (R9)(BX*2), Z3
+	VFMADD231PS  Z3, Z2, Z1
+	VCVTPH2PS    (R9)(CX*2), Z3
+	VFMADD231PS  Z3, Z2, Z0
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models5
+
+folded6:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided8
+	VXORPS       X2, X2, X2
+	VCVTSD2SS    divisor+56(FP), X2, X2
+	VBROADCASTSS X2, Z2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale7
+	VDIVPS       Z2, Z1, Z1
+	VDIVPS       Z2, Z0, Z0
+	JMP          divided8
+
+scale7:
+	VMULPS Z2, Z1, Z1
+	VMULPS Z2, Z0, Z0
+
+divided8:
+	VCVTPS2PH $0x00, Z1, Y1
+	VCVTPS2PH $0x00, Z0, Y0
+	VMOVUPS   Y1, (AX)
+	VMOVUPS   Y0, -32(AX)(DX*2)
+	VZEROUPPER
+	RET
+
+many2:
 	// The overlapped last vector, before anything is stored.
-	TESTQ   $0x0000000f, BX
-	JZ      blocks2
-	LEAQ    -16(BX), SI
+	TESTQ   $0x0000000f, DX
+	JZ      blocks3
+	LEAQ    -16(DX), SI
 	LEAQ    (CX)(SI*4), DI
-	ADDQ    DX, SI
+	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh4
+	JEQ     fresh9
 	VMOVUPS (DI), Z1
-	JMP     started5
+	JMP     started10
 
-fresh4:
+fresh9:
 	VMOVAPS Z0, Z1
 
-started5:
+started10:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded7
+	JZ    folded12
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models6:
+models11:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Z2
 	VCVTPH2PS    (R10)(SI*2), Z3
@@ -1311,33 +1374,33 @@ models6:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models6
+	JNZ          models11
 
-folded7:
+folded12:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided9
+	JZ           divided14
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Z2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale8
+	JNZ          scale13
 	VDIVPS       Z2, Z1, Z1
-	JMP          divided9
+	JMP          divided14
 
-scale8:
+scale13:
 	VMULPS Z2, Z1, Z1
 
-divided9:
+divided14:
 	VCVTPS2PH $0x00, Z1, Y1
 	VMOVAPS   Y1, Y1
 
-blocks2:
-	CMPQ BX, $+256
-	JLT  blocksDone11
+blocks3:
+	CMPQ DX, $+256
+	JLT  blocksDone16
 
-block10:
+block15:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh12
+	JEQ     fresh17
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -1354,9 +1417,9 @@ block10:
 	VMOVUPS 832(CX), Z15
 	VMOVUPS 896(CX), Z16
 	VMOVUPS 960(CX), Z17
-	JMP     started13
+	JMP     started18
 
-fresh12:
+fresh17:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -1374,61 +1437,61 @@ fresh12:
 	VMOVAPS Z0, Z16
 	VMOVAPS Z0, Z17
 
-started13:
+started18:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded15
+	JZ    folded20
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models14:
+models19:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z18
-	VCVTPH2PS    (R9)(DX*2), Z19
+	VCVTPH2PS    (R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z2
-	VCVTPH2PS    32(R9)(DX*2), Z19
+	VCVTPH2PS    32(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z3
-	VCVTPH2PS    64(R9)(DX*2), Z19
+	VCVTPH2PS    64(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z4
-	VCVTPH2PS    96(R9)(DX*2), Z19
+	VCVTPH2PS    96(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z5
-	VCVTPH2PS    128(R9)(DX*2), Z19
+	VCVTPH2PS    128(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z6
-	VCVTPH2PS    160(R9)(DX*2), Z19
+	VCVTPH2PS    160(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z7
-	VCVTPH2PS    192(R9)(DX*2), Z19
+	VCVTPH2PS    192(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z8
-	VCVTPH2PS    224(R9)(DX*2), Z19
+	VCVTPH2PS    224(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z9
-	VCVTPH2PS    256(R9)(DX*2), Z19
+	VCVTPH2PS    256(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z10
-	VCVTPH2PS    288(R9)(DX*2), Z19
+	VCVTPH2PS    288(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z11
-	VCVTPH2PS    320(R9)(DX*2), Z19
+	VCVTPH2PS    320(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z12
-	VCVTPH2PS    352(R9)(DX*2), Z19
+	VCVTPH2PS    352(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z13
-	VCVTPH2PS    384(R9)(DX*2), Z19
+	VCVTPH2PS    384(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z14
-	VCVTPH2PS    416(R9)(DX*2), Z19
+	VCVTPH2PS    416(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z15
-	VCVTPH2PS    448(R9)(DX*2), Z19
+	VCVTPH2PS    448(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z16
-	VCVTPH2PS    480(R9)(DX*2), Z19
+	VCVTPH2PS    480(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z17
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models14
+	JNZ          models19
 
-folded15:
+folded20:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided17
+	JZ           divided22
 	VXORPS       X18, X18, X18
 	VCVTSD2SS    divisor+56(FP), X18, X18
 	VBROADCASTSS X18, Z18
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale16
+	JNZ          scale21
 	VDIVPS       Z18, Z2, Z2
 	VDIVPS       Z18, Z3, Z3
 	VDIVPS       Z18, Z4, Z4
@@ -1445,9 +1508,9 @@ folded15:
 	VDIVPS       Z18, Z15, Z15
 	VDIVPS       Z18, Z16, Z16
 	VDIVPS       Z18, Z17, Z17
-	JMP          divided17
+	JMP          divided22
 
-scale16:
+scale21:
 	VMULPS Z18, Z2, Z2
 	VMULPS Z18, Z3, Z3
 	VMULPS Z18, Z4, Z4
@@ -1465,7 +1528,7 @@ scale16:
 	VMULPS Z18, Z16, Z16
 	VMULPS Z18, Z17, Z17
 
-divided17:
+divided22:
 	VCVTPS2PH    $0x00, Z2, Y20
 	VCVTPS2PH    $0x00, Z3, Y2
 	VCVTPS2PH    $0x00, Z4, Y21
@@ -1491,7 +1554,7 @@ divided17:
 	VINSERTF64X4 $0x01, Y8, Z26, Z26
 	VINSERTF64X4 $0x01, Y9, Z27, Z27
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past18
+	JNZ          past23
 	VMOVUPS      Z20, (AX)
 	VMOVUPS      Z21, 64(AX)
 	VMOVUPS      Z22, 128(AX)
@@ -1500,9 +1563,9 @@ divided17:
 	VMOVUPS      Z25, 320(AX)
 	VMOVUPS      Z26, 384(AX)
 	VMOVUPS      Z27, 448(AX)
-	JMP          stored19
+	JMP          stored24
 
-past18:
+past23:
 	VMOVNTPS Z20, (AX)
 	VMOVNTPS Z21, 64(AX)
 	VMOVNTPS Z22, 128(AX)
@@ -1512,217 +1575,176 @@ past18:
 	VMOVNTPS Z26, 384(AX)
 	VMOVNTPS Z27, 448(AX)
 
-stored19:
+stored24:
 	ADDQ $+512, AX
 	ADDQ $+1024, CX
-	ADDQ $+256, DX
-	SUBQ $+256, BX
-	CMPQ BX, $+256
-	JGE  block10
+	ADDQ $+256, BX
+	SUBQ $+256, DX
+	CMPQ DX, $+256
+	JGE  block15
 
-blocksDone11:
-	CMPQ BX, $+64
-	JLT  blocksDone21
+blocksDone16:
+	CMPQ DX, $+64
+	JLT  blocksDone26
 
-block20:
+block25:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh22
+	JEQ     fresh27
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
 	VMOVUPS 192(CX), Z5
-	JMP     started23
+	JMP     started28
 
-fresh22:
+fresh27:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 
-started23:
+started28:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded25
+	JZ    folded30
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models24:
+models29:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z6
-	VCVTPH2PS    (R9)(DX*2), Z7
+	VCVTPH2PS    (R9)(BX*2), Z7
 	VFMADD231PS  Z7, Z6, Z2
-	VCVTPH2PS    32(R9)(DX*2), Z7
+	VCVTPH2PS    32(R9)(BX*2), Z7
 	VFMADD231PS  Z7, Z6, Z3
-	VCVTPH2PS    64(R9)(DX*2), Z7
+	VCVTPH2PS    64(R9)(BX*2), Z7
 	VFMADD231PS  Z7, Z6, Z4
-	VCVTPH2PS    96(R9)(DX*2), Z7
+	VCVTPH2PS    96(R9)(BX*2), Z7
 	VFMADD231PS  Z7, Z6, Z5
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models24
+	JNZ          models29
 
-folded25:
+folded30:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided27
+	JZ           divided32
 	VXORPS       X6, X6, X6
 	VCVTSD2SS    divisor+56(FP), X6, X6
 	VBROADCASTSS X6, Z6
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale26
+	JNZ          scale31
 	VDIVPS       Z6, Z2, Z2
 	VDIVPS       Z6, Z3, Z3
 	VDIVPS       Z6, Z4, Z4
 	VDIVPS       Z6, Z5, Z5
-	JMP          divided27
+	JMP          divided32
 
-scale26:
+scale31:
 	VMULPS Z6, Z2, Z2
 	VMULPS Z6, Z3, Z3
 	VMULPS Z6, Z4, Z4
 	VMULPS Z6, Z5, Z5
 
-divided27:
+divided32:
 	VCVTPS2PH $0x00, Z2, Y2
 	VCVTPS2PH $0x00, Z3, Y3
 	VCVTPS2PH $0x00, Z4, Y4
 	VCVTPS2PH $0x00, Z5, Y5
 	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past28
+	JNZ       past33
 	VMOVUPS   Y2, (AX)
 	VMOVUPS   Y3, 32(AX)
 	VMOVUPS   Y4, 64(AX)
 	VMOVUPS   Y5, 96(AX)
-	JMP       stored29
+	JMP       stored34
 
-past28:
+past33:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
 	VMOVNTPS Y5, 96(AX)
 
-stored29:
+stored34:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
-	ADDQ $+64, DX
-	SUBQ $+64, BX
-	CMPQ BX, $+64
-	JGE  block20
+	ADDQ $+64, BX
+	SUBQ $+64, DX
+	CMPQ DX, $+64
+	JGE  block25
 
-blocksDone21:
-	CMPQ BX, $+16
-	JLT  blocksDone31
+blocksDone26:
+	CMPQ DX, $+16
+	JLT  blocksDone36
 
-block30:
+block35:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh32
+	JEQ     fresh37
 	VMOVUPS (CX), Z2
-	JMP     started33
+	JMP     started38
 
-fresh32:
+fresh37:
 	VMOVAPS Z0, Z2
 
-started33:
+started38:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded35
+	JZ    folded40
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models34:
+models39:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z3
-	VCVTPH2PS    (R9)(DX*2), Z4
+	VCVTPH2PS    (R9)(BX*2), Z4
 	VFMADD231PS  Z4, Z3, Z2
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models34
-
-folded35:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided37
-	VXORPS       X3, X3, X3
-	VCVTSD2SS    divisor+56(FP), X3, X3
-	VBROADCASTSS X3, Z3
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale36
-	VDIVPS       Z3, Z2, Z2
-	JMP          divided37
-
-scale36:
-	VMULPS Z3, Z2, Z2
-
-divided37:
-	VCVTPS2PH $0x00, Z2, Y2
-	VMOVUPS   Y2, (AX)
-	ADDQ      $+32, AX
-	ADDQ      $+64, CX
-	ADDQ      $+16, DX
-	SUBQ      $+16, BX
-	CMPQ      BX, $+16
-	JGE       block30
-
-blocksDone31:
-	TESTQ   BX, BX
-	JZ      done3
-	VMOVUPS Y1, -32(AX)(BX*2)
-
-done3:
-	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced38
-	SFENCE
-
-fenced38:
-	VZEROUPPER
-	RET
-
-	// Fewer elements than a vector, without accumulators to start from.
-small1:
-	TESTQ   BX, BX
-	JZ      done3
-	MOVQ    BX, CX
-	MOVQ    $0x00000001, BX
-	SHLQ    CL, BX
-	DECQ    BX
-	KMOVD   BX, K1
-	VMOVAPS Z0, Z0
-	MOVQ    models+40(FP), SI
-	TESTQ   SI, SI
-	JZ      folded40
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), BX
-
-models39:
-	MOVQ         (CX), DI
-	VBROADCASTSS (BX), Z1
-	VMOVDQU16.Z  (DI)(DX*2), K1, Y2
-	VCVTPH2PS    Y2, Z2
-	VFMADD231PS  Z2, Z1, Z0
-	ADDQ         $0x18, CX
-	ADDQ         $0x04, BX
-	DECQ         SI
 	JNZ          models39
 
 folded40:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided42
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Z1
+	VXORPS       X3, X3, X3
+	VCVTSD2SS    divisor+56(FP), X3, X3
+	VBROADCASTSS X3, Z3
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale41
-	VDIVPS       Z1, Z0, Z0
+	VDIVPS       Z3, Z2, Z2
 	JMP          divided42
 
 scale41:
-	VMULPS Z1, Z0, Z0
+	VMULPS Z3, Z2, Z2
 
 divided42:
-	VCVTPS2PH $0x00, Z0, Y0
-	VMOVDQU16 Y0, K1, (AX)
+	VCVTPS2PH $0x00, Z2, Y2
+	VMOVUPS   Y2, (AX)
+	ADDQ      $+32, AX
+	ADDQ      $+64, CX
+	ADDQ      $+16, BX
+	SUBQ      $+16, DX
+	CMPQ      DX, $+16
+	JGE       block35
+
+blocksDone36:
+	TESTQ   DX, DX
+	JZ      done4
+	VMOVUPS Y1, -32(AX)(DX*2)
+
+done4:
+	TESTQ $0x00000001, flags+64(FP)
+	JZ    fenced43
+	SFENCE
+
+fenced43:
 	VZEROUPPER
 	RET
+
+	// Fewer elements than a vector, without accumulators to start from.
+small1:
+	TESTQ DX, DX
+	JZ    done4
+	JMP   ·weightedSumFloat16AVX2+0(SB)
 
 // func accumulateFloat16AVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
@@ -1736,22 +1758,22 @@ TEXT ·accumulateFloat16AVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
 	CMPQ       CX, $+16
-	JLT        done44
+	JLT        done45
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, CX
-	JZ      blocks43
+	JZ      blocks44
 	LEAQ    -16(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded46
+	JZ      folded47
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models45:
+models46:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z0
 	VCVTPH2PS    (R9)(BX*2), Z2
@@ -1759,14 +1781,14 @@ models45:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models45
+	JNZ          models46
 
-folded46:
-blocks43:
+folded47:
+blocks44:
 	CMPQ CX, $+256
-	JLT  blocksDone48
+	JLT  blocksDone49
 
-block47:
+block48:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -1785,11 +1807,11 @@ block47:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded50
+	JZ      folded51
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models49:
+models50:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z17
 	VCVTPH2PS    (R8)(DX*2), Z18
@@ -1827,9 +1849,9 @@ models49:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models49
+	JNZ          models50
 
-folded50:
+folded51:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1850,24 +1872,24 @@ folded50:
 	ADDQ    $+256, DX
 	SUBQ    $+256, CX
 	CMPQ    CX, $+256
-	JGE     block47
+	JGE     block48
 
-blocksDone48:
+blocksDone49:
 	CMPQ CX, $+64
-	JLT  blocksDone52
+	JLT  blocksDone53
 
-block51:
+block52:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded54
+	JZ      folded55
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models53:
+models54:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z5
 	VCVTPH2PS    (R8)(DX*2), Z6
@@ -1881,9 +1903,9 @@ models53:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models53
+	JNZ          models54
 
-folded54:
+folded55:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1892,21 +1914,21 @@ folded54:
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
 	CMPQ    CX, $+64
-	JGE     block51
+	JGE     block52
 
-blocksDone52:
+blocksDone53:
 	CMPQ CX, $+16
-	JLT  blocksDone56
+	JLT  blocksDone57
 
-block55:
+block56:
 	VMOVUPS (AX), Z0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded58
+	JZ      folded59
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models57:
+models58:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z2
 	VCVTPH2PS    (R8)(DX*2), Z3
@@ -1914,28 +1936,28 @@ models57:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models57
+	JNZ          models58
 
-folded58:
+folded59:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block55
+	JGE     block56
 
-blocksDone56:
+blocksDone57:
 	TESTQ   CX, CX
-	JZ      done44
+	JZ      done45
 	LEAQ    -64(AX)(CX*4), AX
 	VMOVUPS Z1, (AX)
 
-done44:
+done45:
 	VZEROUPPER
 	RET
 
 // func weightedSumBFloat16AVX512(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
-// Requires: AVX, AVX512BW, AVX512F, MMX+
+// Requires: AVX, AVX512F, MMX+
 TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
@@ -1945,43 +1967,136 @@ TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-72
 	// }
 	MOVQ       dst+0(FP), AX
 	MOVQ       acc+24(FP), CX
-	MOVQ       n+32(FP), BX
-	MOVQ       offset+48(FP), DX
+	MOVQ       n+32(FP), DX
+	MOVQ       offset+48(FP), BX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
 	VPTERNLOGD $0xff, Z1, Z1, Z1
 	VPSLLD     $0x10, Z1, Z1
-	CMPQ       BX, $+32
+	CMPQ       DX, $+32
 	JLT        small1
+	CMPQ       DX, $+64
+	JGT        many2
+	TESTQ      CX, CX
+	JNZ        many2
+	LEAQ       -32(BX)(DX*1), CX
+	VMOVAPS    Z0, Z2
+	VMOVAPS    Z0, Z3
+	VMOVAPS    Z0, Z4
+	VMOVAPS    Z0, Z0
+	MOVQ       models+40(FP), R8
+	TESTQ      R8, R8
+	JZ         folded6
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DI
 
+models5:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Z5
+	VMOVUPS      (R9)(BX*2), Z7
+	VPSLLD       $0x10, Z7, Z6
+	VPANDD       Z7, Z1, Z7
+	VFMADD231PS  Z6, Z5, Z2
+	VFMADD231PS  Z7, Z5, Z3
+	VMOVUPS      (R9)(CX*2), Z7
+	VPSLLD       $0x10, Z7, Z6
+	VPANDD       Z7, Z1, Z7
+	VFMADD231PS  Z6, Z5, Z4
+	VFMADD231PS  Z7, Z5, Z0
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models5
+
+folded6:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided8
+	VXORPS       X5, X5, X5
+	VCVTSD2SS    divisor+56(FP), X5, X5
+	VBROADCASTSS X5, Z5
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale7
+	VDIVPS       Z5, Z2, Z2
+	VDIVPS       Z5, Z3, Z3
+	VDIVPS       Z5, Z4, Z4
+	VDIVPS       Z5, Z0, Z0
+	JMP          divided8
+
+scale7:
+	VMULPS Z5, Z2, Z2
+	VMULPS Z5, Z3, Z3
+	VMULPS Z5, Z4, Z4
+	VMULPS Z5, Z0, Z0
+
+divided8:
+	VPBROADCASTD word7fff<>+0(SB), Z5
+	VPBROADCASTD word1<>+0(SB), Z6
+	VPBROADCASTD word400000<>+0(SB), Z7
+	VPSRLD       $0x10, Z2, Z8
+	VPANDD       Z8, Z6, Z8
+	VPADDD       Z5, Z8, Z8
+	VPADDD       Z2, Z8, Z8
+	VCMPPS       $0x03, Z2, Z2, K1
+	VPORD        Z7, Z2, K1, Z8
+	VPSRLD       $0x10, Z3, Z2
+	VPANDD       Z2, Z6, Z2
+	VPADDD       Z5, Z2, Z2
+	VPADDD       Z3, Z2, Z2
+	VCMPPS       $0x03, Z3, Z3, K1
+	VPORD        Z7, Z3, K1, Z2
+	VPSRLD       $0x10, Z8, Z8
+	VPTERNLOGD   $0xea, Z8, Z1, Z2
+	VPBROADCASTD word7fff<>+0(SB), Z3
+	VPBROADCASTD word1<>+0(SB), Z5
+	VPBROADCASTD word400000<>+0(SB), Z6
+	VPSRLD       $0x10, Z4, Z7
+	VPANDD       Z7, Z5, Z7
+	VPADDD       Z3, Z7, Z7
+	VPADDD       Z4, Z7, Z7
+	VCMPPS       $0x03, Z4, Z4, K1
+	VPORD        Z6, Z4, K1, Z7
+	VPSRLD       $0x10, Z0, Z4
+	VPANDD       Z4, Z5, Z4
+	VPADDD       Z3, Z4, Z4
+	VPADDD       Z0, Z4, Z4
+	VCMPPS       $0x03, Z0, Z0, K1
+	VPORD        Z6, Z0, K1, Z4
+	VPSRLD       $0x10, Z7, Z7
+	VPTERNLOGD   $0xea, Z7, Z1, Z4
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z4, -64(AX)(DX*2)
+	VZEROUPPER
+	RET
+
+many2:
 	// The overlapped last vector, before anything is stored.
-	TESTQ     $0x0000001f, BX
-	JZ        blocks2
-	LEAQ      -32(BX), SI
+	TESTQ     $0x0000001f, DX
+	JZ        blocks3
+	LEAQ      -32(DX), SI
 	LEAQ      (CX)(SI*4), DI
-	ADDQ      DX, SI
+	ADDQ      BX, SI
 	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh4
+	JEQ       fresh9
 	VMOVUPS   64(DI), Z4
 	VMOVDQU32 even<>+0(SB), Z2
 	VMOVDQU32 odd<>+0(SB), Z3
 	VMOVUPS   (DI), Z5
 	VPERMI2PS Z4, Z5, Z2
 	VPERMI2PS Z4, Z5, Z3
-	JMP       started5
+	JMP       started10
 
-fresh4:
+fresh9:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 
-started5:
+started10:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded7
+	JZ    folded12
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models6:
+models11:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Z4
 	VMOVUPS      (R10)(SI*2), Z6
@@ -1992,25 +2107,25 @@ models6:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models6
+	JNZ          models11
 
-folded7:
+folded12:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided9
+	JZ           divided14
 	VXORPS       X4, X4, X4
 	VCVTSD2SS    divisor+56(FP), X4, X4
 	VBROADCASTSS X4, Z4
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale8
+	JNZ          scale13
 	VDIVPS       Z4, Z2, Z2
 	VDIVPS       Z4, Z3, Z3
-	JMP          divided9
+	JMP          divided14
 
-scale8:
+scale13:
 	VMULPS Z4, Z2, Z2
 	VMULPS Z4, Z3, Z3
 
-divided9:
+divided14:
 	VPBROADCASTD word7fff<>+0(SB), Z4
 	VPBROADCASTD word1<>+0(SB), Z5
 	VPBROADCASTD word400000<>+0(SB), Z6
@@ -2030,13 +2145,13 @@ divided9:
 	VPTERNLOGD   $0xea, Z7, Z1, Z2
 	VMOVAPS      Z2, Z2
 
-blocks2:
-	CMPQ BX, $+256
-	JLT  blocksDone11
+blocks3:
+	CMPQ DX, $+256
+	JLT  blocksDone16
 
-block10:
+block15:
 	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh12
+	JEQ       fresh17
 	VMOVUPS   64(CX), Z5
 	VMOVDQU32 even<>+0(SB), Z3
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -2085,9 +2200,9 @@ block10:
 	VMOVUPS   896(CX), Z20
 	VPERMI2PS Z19, Z20, Z17
 	VPERMI2PS Z19, Z20, Z18
-	JMP       started13
+	JMP       started18
 
-fresh12:
+fresh17:
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
@@ -2105,52 +2220,52 @@ fresh12:
 	VMOVAPS Z0, Z17
 	VMOVAPS Z0, Z18
 
-started13:
+started18:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded15
+	JZ    folded20
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models14:
+models19:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z19
-	VMOVUPS      (R9)(DX*2), Z21
+	VMOVUPS      (R9)(BX*2), Z21
 	VPSLLD       $0x10, Z21, Z20
 	VPANDD       Z21, Z1, Z21
 	VFMADD231PS  Z20, Z19, Z3
 	VFMADD231PS  Z21, Z19, Z4
-	VMOVUPS      64(R9)(DX*2), Z21
+	VMOVUPS      64(R9)(BX*2), Z21
 	VPSLLD       $0x10, Z21, Z20
 	VPANDD       Z21, Z1, Z21
 	VFMADD231PS  Z20, Z19, Z5
 	VFMADD231PS  Z21, Z19, Z6
-	VMOVUPS      128(R9)(DX*2), Z21
+	VMOVUPS      128(R9)(BX*2), Z21
 	VPSLLD       $0x10, Z21, Z20
 	VPANDD       Z21, Z1, Z21
 	VFMADD231PS  Z20, Z19, Z7
 	VFMADD231PS  Z21, Z19, Z8
-	VMOVUPS      192(R9)(DX*2), Z21
+	VMOVUPS      192(R9)(BX*2), Z21
 	VPSLLD       $0x10, Z21, Z20
 	VPANDD       Z21, Z1, Z21
 	VFMADD231PS  Z20, Z19, Z9
 	VFMADD231PS  Z21, Z19, Z10
-	VMOVUPS      256(R9)(DX*2), Z21
+	VMOVUPS      256(R9)(BX*2), Z21
 	VPSLLD       $0x10, Z21, Z20
 	VPANDD       Z21, Z1, Z21
 	VFMADD231PS  Z20, Z19, Z11
 	VFMADD231PS  Z21, Z19, Z12
-	VMOVUPS      320(R9)(DX*2), Z21
+	VMOVUPS      320(R9)(BX*2), Z21
 	VPSLLD       $0x10, Z21, Z20
 	VPANDD       Z21, Z1, Z21
 	VFMADD231PS  Z20, Z19, Z13
 	VFMADD231PS  Z21, Z19, Z14
-	VMOVUPS      384(R9)(DX*2), Z21
+	VMOVUPS      384(R9)(BX*2), Z21
 	VPSLLD       $0x10, Z21, Z20
 	VPANDD       Z21, Z1, Z21
 	VFMADD231PS  Z20, Z19, Z15
 	VFMADD231PS  Z21, Z19, Z16
-	VMOVUPS      448(R9)(DX*2), Z21
+	VMOVUPS      448(R9)(BX*2), Z21
 	VPSLLD       $0x10, Z21, Z20
 	VPANDD       Z21, Z1, Z21
 	VFMADD231PS  Z20, Z19, Z17
@@ -2158,16 +2273,16 @@ models14:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models14
+	JNZ          models19
 
-folded15:
+folded20:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided17
+	JZ           divided22
 	VXORPS       X19, X19, X19
 	VCVTSD2SS    divisor+56(FP), X19, X19
 	VBROADCASTSS X19, Z19
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale16
+	JNZ          scale21
 	VDIVPS       Z19, Z3, Z3
 	VDIVPS       Z19, Z4, Z4
 	VDIVPS       Z19, Z5, Z5
@@ -2184,9 +2299,9 @@ folded15:
 	VDIVPS       Z19, Z16, Z16
 	VDIVPS       Z19, Z17, Z17
 	VDIVPS       Z19, Z18, Z18
-	JMP          divided17
+	JMP          divided22
 
-scale16:
+scale21:
 	VMULPS Z19, Z3, Z3
 	VMULPS Z19, Z4, Z4
 	VMULPS Z19, Z5, Z5
@@ -2204,7 +2319,7 @@ scale16:
 	VMULPS Z19, Z17, Z17
 	VMULPS Z19, Z18, Z18
 
-divided17:
+divided22:
 	VPBROADCASTD word7fff<>+0(SB), Z19
 	VPBROADCASTD word1<>+0(SB), Z20
 	VPBROADCASTD word400000<>+0(SB), Z21
@@ -2342,7 +2457,7 @@ divided17:
 	VPSRLD       $0x10, Z10, Z10
 	VPTERNLOGD   $0xea, Z10, Z1, Z14
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past18
+	JNZ          past23
 	VMOVUPS      Z3, (AX)
 	VMOVUPS      Z5, 64(AX)
 	VMOVUPS      Z7, 128(AX)
@@ -2351,9 +2466,9 @@ divided17:
 	VMOVUPS      Z12, 320(AX)
 	VMOVUPS      Z13, 384(AX)
 	VMOVUPS      Z14, 448(AX)
-	JMP          stored19
+	JMP          stored24
 
-past18:
+past23:
 	VMOVNTPS Z3, (AX)
 	VMOVNTPS Z5, 64(AX)
 	VMOVNTPS Z7, 128(AX)
@@ -2363,21 +2478,21 @@ past18:
 	VMOVNTPS Z13, 384(AX)
 	VMOVNTPS Z14, 448(AX)
 
-stored19:
+stored24:
 	ADDQ $+512, AX
 	ADDQ $+1024, CX
-	ADDQ $+256, DX
-	SUBQ $+256, BX
-	CMPQ BX, $+256
-	JGE  block10
+	ADDQ $+256, BX
+	SUBQ $+256, DX
+	CMPQ DX, $+256
+	JGE  block15
 
-blocksDone11:
-	CMPQ BX, $+64
-	JLT  blocksDone21
+blocksDone16:
+	CMPQ DX, $+64
+	JLT  blocksDone26
 
-block20:
+block25:
 	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh22
+	JEQ       fresh27
 	VMOVUPS   64(CX), Z5
 	VMOVDQU32 even<>+0(SB), Z3
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -2390,30 +2505,30 @@ block20:
 	VMOVUPS   128(CX), Z8
 	VPERMI2PS Z7, Z8, Z5
 	VPERMI2PS Z7, Z8, Z6
-	JMP       started23
+	JMP       started28
 
-fresh22:
+fresh27:
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 	VMOVAPS Z0, Z6
 
-started23:
+started28:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded25
+	JZ    folded30
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models24:
+models29:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z7
-	VMOVUPS      (R9)(DX*2), Z9
+	VMOVUPS      (R9)(BX*2), Z9
 	VPSLLD       $0x10, Z9, Z8
 	VPANDD       Z9, Z1, Z9
 	VFMADD231PS  Z8, Z7, Z3
 	VFMADD231PS  Z9, Z7, Z4
-	VMOVUPS      64(R9)(DX*2), Z9
+	VMOVUPS      64(R9)(BX*2), Z9
 	VPSLLD       $0x10, Z9, Z8
 	VPANDD       Z9, Z1, Z9
 	VFMADD231PS  Z8, Z7, Z5
@@ -2421,29 +2536,29 @@ models24:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models24
+	JNZ          models29
 
-folded25:
+folded30:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided27
+	JZ           divided32
 	VXORPS       X7, X7, X7
 	VCVTSD2SS    divisor+56(FP), X7, X7
 	VBROADCASTSS X7, Z7
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale26
+	JNZ          scale31
 	VDIVPS       Z7, Z3, Z3
 	VDIVPS       Z7, Z4, Z4
 	VDIVPS       Z7, Z5, Z5
 	VDIVPS       Z7, Z6, Z6
-	JMP          divided27
+	JMP          divided32
 
-scale26:
+scale31:
 	VMULPS Z7, Z3, Z3
 	VMULPS Z7, Z4, Z4
 	VMULPS Z7, Z5, Z5
 	VMULPS Z7, Z6, Z6
 
-divided27:
+divided32:
 	VPBROADCASTD word7fff<>+0(SB), Z7
 	VPBROADCASTD word1<>+0(SB), Z8
 	VPBROADCASTD word400000<>+0(SB), Z9
@@ -2479,53 +2594,53 @@ divided27:
 	VPSRLD       $0x10, Z9, Z9
 	VPTERNLOGD   $0xea, Z9, Z1, Z5
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past28
+	JNZ          past33
 	VMOVUPS      Z3, (AX)
 	VMOVUPS      Z5, 64(AX)
-	JMP          stored29
+	JMP          stored34
 
-past28:
+past33:
 	VMOVNTPS Z3, (AX)
 	VMOVNTPS Z5, 64(AX)
 
-stored29:
+stored34:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
-	ADDQ $+64, DX
-	SUBQ $+64, BX
-	CMPQ BX, $+64
-	JGE  block20
+	ADDQ $+64, BX
+	SUBQ $+64, DX
+	CMPQ DX, $+64
+	JGE  block25
 
-blocksDone21:
-	CMPQ BX, $+32
-	JLT  blocksDone31
+blocksDone26:
+	CMPQ DX, $+32
+	JLT  blocksDone36
 
-block30:
+block35:
 	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh32
+	JEQ       fresh37
 	VMOVUPS   64(CX), Z5
 	VMOVDQU32 even<>+0(SB), Z3
 	VMOVDQU32 odd<>+0(SB), Z4
 	VMOVUPS   (CX), Z6
 	VPERMI2PS Z5, Z6, Z3
 	VPERMI2PS Z5, Z6, Z4
-	JMP       started33
+	JMP       started38
 
-fresh32:
+fresh37:
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 
-started33:
+started38:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded35
+	JZ    folded40
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models34:
+models39:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z5
-	VMOVUPS      (R9)(DX*2), Z7
+	VMOVUPS      (R9)(BX*2), Z7
 	VPSLLD       $0x10, Z7, Z6
 	VPANDD       Z7, Z1, Z7
 	VFMADD231PS  Z6, Z5, Z3
@@ -2533,25 +2648,25 @@ models34:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models34
+	JNZ          models39
 
-folded35:
+folded40:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided37
+	JZ           divided42
 	VXORPS       X5, X5, X5
 	VCVTSD2SS    divisor+56(FP), X5, X5
 	VBROADCASTSS X5, Z5
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale36
+	JNZ          scale41
 	VDIVPS       Z5, Z3, Z3
 	VDIVPS       Z5, Z4, Z4
-	JMP          divided37
+	JMP          divided42
 
-scale36:
+scale41:
 	VMULPS Z5, Z3, Z3
 	VMULPS Z5, Z4, Z4
 
-divided37:
+divided42:
 	VPBROADCASTD word7fff<>+0(SB), Z5
 	VPBROADCASTD word1<>+0(SB), Z6
 	VPBROADCASTD word400000<>+0(SB), Z7
@@ -2572,92 +2687,39 @@ divided37:
 	VMOVUPS      Z3, (AX)
 	ADDQ         $+64, AX
 	ADDQ         $+128, CX
-	ADDQ         $+32, DX
-	SUBQ         $+32, BX
-	CMPQ         BX, $+32
-	JGE          block30
+	ADDQ         $+32, BX
+	SUBQ         $+32, DX
+	CMPQ         DX, $+32
+	JGE          block35
 
-blocksDone31:
-	TESTQ   BX, BX
-	JZ      done3
-	VMOVUPS Z2, -64(AX)(BX*2)
+blocksDone36:
+	TESTQ   DX, DX
+	JZ      done4
+	VMOVUPS Z2, -64(AX)(DX*2)
 
-done3:
+done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced38
+	JZ    fenced43
 	SFENCE
 
-fenced38:
+fenced43:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
-	TESTQ   BX, BX
-	JZ      done3
-	MOVQ    BX, CX
-	MOVQ    $0x00000001, BX
-	SHLQ    CL, BX
-	DECQ    BX
-	KMOVD   BX, K1
-	VMOVAPS Z0, Z2
-	VMOVAPS Z0, Z0
-	MOVQ    models+40(FP), SI
-	TESTQ   SI, SI
-	JZ      folded40
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), BX
+	TESTQ DX, DX
+	JZ    done4
+	JMP   ·weightedSumBFloat16AVX2+0(SB)
 
-models39:
-	MOVQ         (CX), DI
-	VBROADCASTSS (BX), Z3
-	VMOVDQU16.Z  (DI)(DX*2), K1, Z4
-	VPSLLD       $0x10, Z4, Z5
-	VPANDD       Z4, Z1, Z4
-	VFMADD231PS  Z5, Z3, Z2
-	VFMADD231PS  Z4, Z3, Z0
-	ADDQ         $0x18, CX
-	ADDQ         $0x04, BX
-	DECQ         SI
-	JNZ          models39
+DATA word7fff<>+0(SB)/4, $0x00007fff
+GLOBL word7fff<>(SB), RODATA|NOPTR, $4
 
-folded40:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided42
-	VXORPS       X3, X3, X3
-	VCVTSD2SS    divisor+56(FP), X3, X3
-	VBROADCASTSS X3, Z3
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale41
-	VDIVPS       Z3, Z2, Z2
-	VDIVPS       Z3, Z0, Z0
-	JMP          divided42
+DATA word1<>+0(SB)/4, $0x00000001
+GLOBL word1<>(SB), RODATA|NOPTR, $4
 
-scale41:
-	VMULPS Z3, Z2, Z2
-	VMULPS Z3, Z0, Z0
-
-divided42:
-	VPBROADCASTD word7fff<>+0(SB), Z3
-	VPBROADCASTD word1<>+0(SB), Z4
-	VPBROADCASTD word400000<>+0(SB), Z5
-	VPSRLD       $0x10, Z2, Z6
-	VPANDD       Z6, Z4, Z6
-	VPADDD       Z3, Z6, Z6
-	VPADDD       Z2, Z6, Z6
-	VCMPPS       $0x03, Z2, Z2, K2
-	VPORD        Z5, Z2, K2, Z6
-	VPSRLD       $0x10, Z0, Z2
-	VPANDD       Z2, Z4, Z2
-	VPADDD       Z3, Z2, Z2
-	VPADDD       Z0, Z2, Z2
-	VCMPPS       $0x03, Z0, Z0, K2
-	VPORD        Z5, Z0, K2, Z2
-	VPSRLD       $0x10, Z6, Z6
-	VPTERNLOGD   $0xea, Z6, Z1, Z2
-	VMOVDQU16    Z2, K1, (AX)
-	VZEROUPPER
-	RET
+DATA word400000<>+0(SB)/4, $0x00400000
+GLOBL word400000<>(SB), RODATA|NOPTR, $4
 
 DATA even<>+0(SB)/4, $0x00000000
 DATA even<>+4(SB)/4, $0x00000002
@@ -2695,15 +2757,6 @@ DATA odd<>+56(SB)/4, $0x0000001d
 DATA odd<>+60(SB)/4, $0x0000001f
 GLOBL odd<>(SB), RODATA|NOPTR, $64
 
-DATA word7fff<>+0(SB)/4, $0x00007fff
-GLOBL word7fff<>(SB), RODATA|NOPTR, $4
-
-DATA word1<>+0(SB)/4, $0x00000001
-GLOBL word1<>(SB), RODATA|NOPTR, $4
-
-DATA word400000<>+0(SB)/4, $0x00400000
-GLOBL word400000<>(SB), RODATA|NOPTR, $4
-
 // func accumulateBFloat16AVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
 TEXT ·accumulateBFloat16AVX512(SB), NOSPLIT, $0-48
@@ -2718,11 +2771,11 @@ TEXT ·accumulateBFloat16AVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z1, Z1, Z1
 	VPSLLD     $0x10, Z1, Z1
 	CMPQ       CX, $+32
-	JLT        done44
+	JLT        done45
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ     $0x0000001f, CX
-	JZ        blocks43
+	JZ        blocks44
 	LEAQ      -32(CX), BX
 	LEAQ      (AX)(BX*4), SI
 	ADDQ      DX, BX
@@ -2734,11 +2787,11 @@ TEXT ·accumulateBFloat16AVX512(SB), NOSPLIT, $0-48
 	VPERMI2PS Z0, Z4, Z3
 	MOVQ      models+32(FP), R8
 	TESTQ     R8, R8
-	JZ        folded46
+	JZ        folded47
 	MOVQ      x+8(FP), SI
 	MOVQ      w+16(FP), DI
 
-models45:
+models46:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z0
 	VMOVUPS      (R9)(BX*2), Z5
@@ -2749,14 +2802,14 @@ models45:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models45
+	JNZ          models46
 
-folded46:
-blocks43:
+folded47:
+blocks44:
 	CMPQ CX, $+256
-	JLT  blocksDone48
+	JLT  blocksDone49
 
-block47:
+block48:
 	VMOVUPS   64(AX), Z5
 	VMOVDQU32 even<>+0(SB), Z0
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -2807,11 +2860,11 @@ block47:
 	VPERMI2PS Z19, Z20, Z18
 	MOVQ      models+32(FP), DI
 	TESTQ     DI, DI
-	JZ        folded50
+	JZ        folded51
 	MOVQ      x+8(FP), BX
 	MOVQ      w+16(FP), SI
 
-models49:
+models50:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z19
 	VMOVUPS      (R8)(DX*2), Z21
@@ -2857,9 +2910,9 @@ models49:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models49
+	JNZ          models50
 
-folded50:
+folded51:
 	VMOVDQU32 low<>+0(SB), Z19
 	VMOVDQU32 high<>+0(SB), Z20
 	VPERMI2PS Z4, Z0, Z19
@@ -2912,13 +2965,13 @@ folded50:
 	ADDQ      $+256, DX
 	SUBQ      $+256, CX
 	CMPQ      CX, $+256
-	JGE       block47
+	JGE       block48
 
-blocksDone48:
+blocksDone49:
 	CMPQ CX, $+64
-	JLT  blocksDone52
+	JLT  blocksDone53
 
-block51:
+block52:
 	VMOVUPS   64(AX), Z5
 	VMOVDQU32 even<>+0(SB), Z0
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -2933,11 +2986,11 @@ block51:
 	VPERMI2PS Z7, Z8, Z6
 	MOVQ      models+32(FP), DI
 	TESTQ     DI, DI
-	JZ        folded54
+	JZ        folded55
 	MOVQ      x+8(FP), BX
 	MOVQ      w+16(FP), SI
 
-models53:
+models54:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z7
 	VMOVUPS      (R8)(DX*2), Z9
@@ -2953,9 +3006,9 @@ models53:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models53
+	JNZ          models54
 
-folded54:
+folded55:
 	VMOVDQU32 low<>+0(SB), Z7
 	VMOVDQU32 high<>+0(SB), Z8
 	VPERMI2PS Z4, Z0, Z7
@@ -2972,13 +3025,13 @@ folded54:
 	ADDQ      $+64, DX
 	SUBQ      $+64, CX
 	CMPQ      CX, $+64
-	JGE       block51
+	JGE       block52
 
-blocksDone52:
+blocksDone53:
 	CMPQ CX, $+32
-	JLT  blocksDone56
+	JLT  blocksDone57
 
-block55:
+block56:
 	VMOVUPS   64(AX), Z5
 	VMOVDQU32 even<>+0(SB), Z0
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -2987,11 +3040,11 @@ block55:
 	VPERMI2PS Z5, Z6, Z4
 	MOVQ      models+32(FP), DI
 	TESTQ     DI, DI
-	JZ        folded58
+	JZ        folded59
 	MOVQ      x+8(FP), BX
 	MOVQ      w+16(FP), SI
 
-models57:
+models58:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z5
 	VMOVUPS      (R8)(DX*2), Z7
@@ -3002,9 +3055,9 @@ models57:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models57
+	JNZ          models58
 
-folded58:
+folded59:
 	VMOVDQU32 low<>+0(SB), Z5
 	VMOVDQU32 high<>+0(SB), Z6
 	VPERMI2PS Z4, Z0, Z5
@@ -3015,11 +3068,11 @@ folded58:
 	ADDQ      $+32, DX
 	SUBQ      $+32, CX
 	CMPQ      CX, $+32
-	JGE       block55
+	JGE       block56
 
-blocksDone56:
+blocksDone57:
 	TESTQ     CX, CX
-	JZ        done44
+	JZ        done45
 	LEAQ      -128(AX)(CX*4), AX
 	VMOVDQU32 low<>+0(SB), Z0
 	VMOVDQU32 high<>+0(SB), Z1
@@ -3028,7 +3081,7 @@ blocksDone56:
 	VMOVUPS   Z0, (AX)
 	VMOVUPS   Z1, 64(AX)
 
-done44:
+done45:
 	VZEROUPPER
 	RET
 
@@ -3069,7 +3122,7 @@ DATA high<>+60(SB)/4, $0x0000001f
 GLOBL high<>(SB), RODATA|NOPTR, $64
 
 // func weightedSumFloat32NativeAVX512(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
-// Requires: AVX, AVX512BW, AVX512F, MMX+
+// Requires: AVX, AVX512F, MMX+
 TEXT ·weightedSumFloat32NativeAVX512(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
@@ -3079,67 +3132,112 @@ TEXT ·weightedSumFloat32NativeAVX512(SB), NOSPLIT, $0-72
 	// }
 	MOVQ       dst+0(FP), AX
 	MOVQ       acc+24(FP), CX
-	MOVQ       n+32(FP), BX
-	MOVQ       offset+48(FP), DX
+	MOVQ       n+32(FP), DX
+	MOVQ       offset+48(FP), BX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
-	CMPQ       BX, $+16
+	CMPQ       DX, $+16
 	JLT        small1
+	CMPQ       DX, $+32
+	JGT        many2
+	TESTQ      CX, CX
+	JNZ        many2
+	LEAQ       -16(BX)(DX*1), CX
+	VMOVAPS    Z0, Z1
+	VMOVAPS    Z0, Z0
+	MOVQ       models+40(FP), R8
+	TESTQ      R8, R8
+	JZ         folded6
+	MOVQ       x+8(FP), SI
+	MOVQ       w+16(FP), DI
 
+models5:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Z2
+	VFMADD231PS  (R9)(BX*4), Z2, Z1
+	VFMADD231PS  (R9)(CX*4), Z2, Z0
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models5
+
+folded6:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided8
+	VXORPS       X2, X2, X2
+	VCVTSD2SS    divisor+56(FP), X2, X2
+	VBROADCASTSS X2, Z2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale7
+	VDIVPS       Z2, Z1, Z1
+	VDIVPS       Z2, Z0, Z0
+	JMP          divided8
+
+scale7:
+	VMULPS Z2, Z1, Z1
+	VMULPS Z2, Z0, Z0
+
+divided8:
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z0, -64(AX)(DX*4)
+	VZEROUPPER
+	RET
+
+many2:
 	// The overlapped last vector, before anything is stored.
-	TESTQ   $0x0000000f, BX
-	JZ      blocks2
-	LEAQ    -16(BX), SI
+	TESTQ   $0x0000000f, DX
+	JZ      blocks3
+	LEAQ    -16(DX), SI
 	LEAQ    (CX)(SI*4), DI
-	ADDQ    DX, SI
+	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh4
+	JEQ     fresh9
 	VMOVUPS (DI), Z1
-	JMP     started5
+	JMP     started10
 
-fresh4:
+fresh9:
 	VMOVAPS Z0, Z1
 
-started5:
+started10:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded7
+	JZ    folded12
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models6:
+models11:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Z2
 	VFMADD231PS  (R10)(SI*4), Z2, Z1
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models6
+	JNZ          models11
 
-folded7:
+folded12:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided9
+	JZ           divided14
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Z2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale8
+	JNZ          scale13
 	VDIVPS       Z2, Z1, Z1
-	JMP          divided9
+	JMP          divided14
 
-scale8:
+scale13:
 	VMULPS Z2, Z1, Z1
 
-divided9:
+divided14:
 	VMOVAPS Z1, Z1
 
-blocks2:
-	CMPQ BX, $+256
-	JLT  blocksDone11
+blocks3:
+	CMPQ DX, $+256
+	JLT  blocksDone16
 
-block10:
+block15:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh12
+	JEQ     fresh17
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -3156,9 +3254,9 @@ block10:
 	VMOVUPS 832(CX), Z15
 	VMOVUPS 896(CX), Z16
 	VMOVUPS 960(CX), Z17
-	JMP     started13
+	JMP     started18
 
-fresh12:
+fresh17:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -3176,45 +3274,45 @@ fresh12:
 	VMOVAPS Z0, Z16
 	VMOVAPS Z0, Z17
 
-started13:
+started18:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded15
+	JZ    folded20
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models14:
+models19:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z18
-	VFMADD231PS  (R9)(DX*4), Z18, Z2
-	VFMADD231PS  64(R9)(DX*4), Z18, Z3
-	VFMADD231PS  128(R9)(DX*4), Z18, Z4
-	VFMADD231PS  192(R9)(DX*4), Z18, Z5
-	VFMADD231PS  256(R9)(DX*4), Z18, Z6
-	VFMADD231PS  320(R9)(DX*4), Z18, Z7
-	VFMADD231PS  384(R9)(DX*4), Z18, Z8
-	VFMADD231PS  448(R9)(DX*4), Z18, Z9
-	VFMADD231PS  512(R9)(DX*4), Z18, Z10
-	VFMADD231PS  576(R9)(DX*4), Z18, Z11
-	VFMADD231PS  640(R9)(DX*4), Z18, Z12
-	VFMADD231PS  704(R9)(DX*4), Z18, Z13
-	VFMADD231PS  768(R9)(DX*4), Z18, Z14
-	VFMADD231PS  832(R9)(DX*4), Z18, Z15
-	VFMADD231PS  896(R9)(DX*4), Z18, Z16
-	VFMADD231PS  960(R9)(DX*4), Z18, Z17
+	VFMADD231PS  (R9)(BX*4), Z18, Z2
+	VFMADD231PS  64(R9)(BX*4), Z18, Z3
+	VFMADD231PS  128(R9)(BX*4), Z18, Z4
+	VFMADD231PS  192(R9)(BX*4), Z18, Z5
+	VFMADD231PS  256(R9)(BX*4), Z18, Z6
+	VFMADD231PS  320(R9)(BX*4), Z18, Z7
+	VFMADD231PS  384(R9)(BX*4), Z18, Z8
+	VFMADD231PS  448(R9)(BX*4), Z18, Z9
+	VFMADD231PS  512(R9)(BX*4), Z18, Z10
+	VFMADD231PS  576(R9)(BX*4), Z18, Z11
+	VFMADD231PS  640(R9)(BX*4), Z18, Z12
+	VFMADD231PS  704(R9)(BX*4), Z18, Z13
+	VFMADD231PS  768(R9)(BX*4), Z18, Z14
+	VFMADD231PS  832(R9)(BX*4), Z18, Z15
+	VFMADD231PS  896(R9)(BX*4), Z18, Z16
+	VFMADD231PS  960(R9)(BX*4), Z18, Z17
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models14
+	JNZ          models19
 
-folded15:
+folded20:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided17
+	JZ           divided22
 	VXORPS       X18, X18, X18
 	VCVTSD2SS    divisor+56(FP), X18, X18
 	VBROADCASTSS X18, Z18
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale16
+	JNZ          scale21
 	VDIVPS       Z18, Z2, Z2
 	VDIVPS       Z18, Z3, Z3
 	VDIVPS       Z18, Z4, Z4
@@ -3231,9 +3329,9 @@ folded15:
 	VDIVPS       Z18, Z15, Z15
 	VDIVPS       Z18, Z16, Z16
 	VDIVPS       Z18, Z17, Z17
-	JMP          divided17
+	JMP          divided22
 
-scale16:
+scale21:
 	VMULPS Z18, Z2, Z2
 	VMULPS Z18, Z3, Z3
 	VMULPS Z18, Z4, Z4
@@ -3251,9 +3349,9 @@ scale16:
 	VMULPS Z18, Z16, Z16
 	VMULPS Z18, Z17, Z17
 
-divided17:
+divided22:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past18
+	JNZ     past23
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
@@ -3270,9 +3368,9 @@ divided17:
 	VMOVUPS Z15, 832(AX)
 	VMOVUPS Z16, 896(AX)
 	VMOVUPS Z17, 960(AX)
-	JMP     stored19
+	JMP     stored24
 
-past18:
+past23:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z3, 64(AX)
 	VMOVNTPS Z4, 128(AX)
@@ -3290,205 +3388,166 @@ past18:
 	VMOVNTPS Z16, 896(AX)
 	VMOVNTPS Z17, 960(AX)
 
-stored19:
+stored24:
 	ADDQ $+1024, AX
 	ADDQ $+1024, CX
-	ADDQ $+256, DX
-	SUBQ $+256, BX
-	CMPQ BX, $+256
-	JGE  block10
+	ADDQ $+256, BX
+	SUBQ $+256, DX
+	CMPQ DX, $+256
+	JGE  block15
 
-blocksDone11:
-	CMPQ BX, $+64
-	JLT  blocksDone21
+blocksDone16:
+	CMPQ DX, $+64
+	JLT  blocksDone26
 
-block20:
+block25:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh22
+	JEQ     fresh27
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
 	VMOVUPS 192(CX), Z5
-	JMP     started23
+	JMP     started28
 
-fresh22:
+fresh27:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 
-started23:
+started28:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded25
+	JZ    folded30
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models24:
+models29:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z6
-	VFMADD231PS  (R9)(DX*4), Z6, Z2
-	VFMADD231PS  64(R9)(DX*4), Z6, Z3
-	VFMADD231PS  128(R9)(DX*4), Z6, Z4
-	VFMADD231PS  192(R9)(DX*4), Z6, Z5
+	VFMADD231PS  (R9)(BX*4), Z6, Z2
+	VFMADD231PS  64(R9)(BX*4), Z6, Z3
+	VFMADD231PS  128(R9)(BX*4), Z6, Z4
+	VFMADD231PS  192(R9)(BX*4), Z6, Z5
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models24
+	JNZ          models29
 
-folded25:
+folded30:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided27
+	JZ           divided32
 	VXORPS       X6, X6, X6
 	VCVTSD2SS    divisor+56(FP), X6, X6
 	VBROADCASTSS X6, Z6
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale26
+	JNZ          scale31
 	VDIVPS       Z6, Z2, Z2
 	VDIVPS       Z6, Z3, Z3
 	VDIVPS       Z6, Z4, Z4
 	VDIVPS       Z6, Z5, Z5
-	JMP          divided27
+	JMP          divided32
 
-scale26:
+scale31:
 	VMULPS Z6, Z2, Z2
 	VMULPS Z6, Z3, Z3
 	VMULPS Z6, Z4, Z4
 	VMULPS Z6, Z5, Z5
 
-divided27:
+divided32:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past28
+	JNZ     past33
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
 	VMOVUPS Z5, 192(AX)
-	JMP     stored29
+	JMP     stored34
 
-past28:
+past33:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z3, 64(AX)
 	VMOVNTPS Z4, 128(AX)
 	VMOVNTPS Z5, 192(AX)
 
-stored29:
+stored34:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
-	ADDQ $+64, DX
-	SUBQ $+64, BX
-	CMPQ BX, $+64
-	JGE  block20
+	ADDQ $+64, BX
+	SUBQ $+64, DX
+	CMPQ DX, $+64
+	JGE  block25
 
-blocksDone21:
-	CMPQ BX, $+16
-	JLT  blocksDone31
+blocksDone26:
+	CMPQ DX, $+16
+	JLT  blocksDone36
 
-block30:
+block35:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh32
+	JEQ     fresh37
 	VMOVUPS (CX), Z2
-	JMP     started33
+	JMP     started38
 
-fresh32:
+fresh37:
 	VMOVAPS Z0, Z2
 
-started33:
+started38:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded35
+	JZ    folded40
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models34:
+models39:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z3
-	VFMADD231PS  (R9)(DX*4), Z3, Z2
+	VFMADD231PS  (R9)(BX*4), Z3, Z2
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models34
-
-folded35:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided37
-	VXORPS       X3, X3, X3
-	VCVTSD2SS    divisor+56(FP), X3, X3
-	VBROADCASTSS X3, Z3
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale36
-	VDIVPS       Z3, Z2, Z2
-	JMP          divided37
-
-scale36:
-	VMULPS Z3, Z2, Z2
-
-divided37:
-	VMOVUPS Z2, (AX)
-	ADDQ    $+64, AX
-	ADDQ    $+64, CX
-	ADDQ    $+16, DX
-	SUBQ    $+16, BX
-	CMPQ    BX, $+16
-	JGE     block30
-
-blocksDone31:
-	TESTQ   BX, BX
-	JZ      done3
-	VMOVUPS Z1, -64(AX)(BX*4)
-
-done3:
-	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced38
-	SFENCE
-
-fenced38:
-	VZEROUPPER
-	RET
-
-	// Fewer elements than a vector, without accumulators to start from.
-small1:
-	TESTQ   BX, BX
-	JZ      done3
-	MOVQ    BX, CX
-	MOVQ    $0x00000001, BX
-	SHLQ    CL, BX
-	DECQ    BX
-	KMOVD   BX, K1
-	VMOVAPS Z0, Z0
-	MOVQ    models+40(FP), SI
-	TESTQ   SI, SI
-	JZ      folded40
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), BX
-
-models39:
-	MOVQ         (CX), DI
-	VBROADCASTSS (BX), Z1
-	VMOVUPS.Z    (DI)(DX*4), K1, Z2
-	VFMADD231PS  Z2, Z1, Z0
-	ADDQ         $0x18, CX
-	ADDQ         $0x04, BX
-	DECQ         SI
 	JNZ          models39
 
 folded40:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided42
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Z1
+	VXORPS       X3, X3, X3
+	VCVTSD2SS    divisor+56(FP), X3, X3
+	VBROADCASTSS X3, Z3
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale41
-	VDIVPS       Z1, Z0, Z0
+	VDIVPS       Z3, Z2, Z2
 	JMP          divided42
 
 scale41:
-	VMULPS Z1, Z0, Z0
+	VMULPS Z3, Z2, Z2
 
 divided42:
-	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z2, (AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+16, BX
+	SUBQ    $+16, DX
+	CMPQ    DX, $+16
+	JGE     block35
+
+blocksDone36:
+	TESTQ   DX, DX
+	JZ      done4
+	VMOVUPS Z1, -64(AX)(DX*4)
+
+done4:
+	TESTQ $0x00000001, flags+64(FP)
+	JZ    fenced43
+	SFENCE
+
+fenced43:
 	VZEROUPPER
 	RET
+
+	// Fewer elements than a vector, without accumulators to start from.
+small1:
+	TESTQ DX, DX
+	JZ    done4
+	JMP   ·weightedSumFloat32NativeAVX2+0(SB)
 
 // func accumulateFloat32NativeAVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
@@ -3502,36 +3561,36 @@ TEXT ·accumulateFloat32NativeAVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
 	CMPQ       CX, $+16
-	JLT        done44
+	JLT        done45
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, CX
-	JZ      blocks43
+	JZ      blocks44
 	LEAQ    -16(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded46
+	JZ      folded47
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models45:
+models46:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z0
 	VFMADD231PS  (R9)(BX*4), Z0, Z1
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models45
+	JNZ          models46
 
-folded46:
-blocks43:
+folded47:
+blocks44:
 	CMPQ CX, $+256
-	JLT  blocksDone48
+	JLT  blocksDone49
 
-block47:
+block48:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -3550,11 +3609,11 @@ block47:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded50
+	JZ      folded51
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models49:
+models50:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z17
 	VFMADD231PS  (R8)(DX*4), Z17, Z0
@@ -3576,9 +3635,9 @@ models49:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models49
+	JNZ          models50
 
-folded50:
+folded51:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -3599,24 +3658,24 @@ folded50:
 	ADDQ    $+256, DX
 	SUBQ    $+256, CX
 	CMPQ    CX, $+256
-	JGE     block47
+	JGE     block48
 
-blocksDone48:
+blocksDone49:
 	CMPQ CX, $+64
-	JLT  blocksDone52
+	JLT  blocksDone53
 
-block51:
+block52:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded54
+	JZ      folded55
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models53:
+models54:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z5
 	VFMADD231PS  (R8)(DX*4), Z5, Z0
@@ -3626,9 +3685,9 @@ models53:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models53
+	JNZ          models54
 
-folded54:
+folded55:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -3637,49 +3696,49 @@ folded54:
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
 	CMPQ    CX, $+64
-	JGE     block51
+	JGE     block52
 
-blocksDone52:
+blocksDone53:
 	CMPQ CX, $+16
-	JLT  blocksDone56
+	JLT  blocksDone57
 
-block55:
+block56:
 	VMOVUPS (AX), Z0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded58
+	JZ      folded59
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models57:
+models58:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z2
 	VFMADD231PS  (R8)(DX*4), Z2, Z0
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models57
+	JNZ          models58
 
-folded58:
+folded59:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block55
+	JGE     block56
 
-blocksDone56:
+blocksDone57:
 	TESTQ   CX, CX
-	JZ      done44
+	JZ      done45
 	LEAQ    -64(AX)(CX*4), AX
 	VMOVUPS Z1, (AX)
 
-done44:
+done45:
 	VZEROUPPER
 	RET
 
 // func weightedSumFloat64WiderAVX512(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
-// Requires: AVX, AVX512BW, AVX512F, MMX+
+// Requires: AVX, AVX512F, MMX+
 TEXT ·weightedSumFloat64WiderAVX512(SB), NOSPLIT, $0-72
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
@@ -3689,38 +3748,116 @@ TEXT ·weightedSumFloat64WiderAVX512(SB), NOSPLIT, $0-72
 	// }
 	MOVQ         dst+0(FP), AX
 	MOVQ         acc+24(FP), CX
-	MOVQ         n+32(FP), BX
-	MOVQ         offset+48(FP), DX
+	MOVQ         n+32(FP), DX
+	MOVQ         offset+48(FP), BX
 	VPTERNLOGD   $0xff, Z0, Z0, Z0
 	VPSLLQ       $0x3f, Z0, Z0
 	VBROADCASTSD one64<>+0(SB), Z1
-	CMPQ         BX, $+8
+	CMPQ         DX, $+8
 	JLT          small1
+	CMPQ         DX, $+16
+	JGT          many2
+	TESTQ        CX, CX
+	JNZ          many2
+	LEAQ         -8(BX)(DX*1), CX
+	VMOVAPS      Z0, Z2
+	VPXORD       Z3, Z3, Z3
+	VMOVAPS      Z0, Z0
+	VPXORD       Z4, Z4, Z4
+	MOVQ         models+40(FP), R8
+	TESTQ        R8, R8
+	JZ           folded6
+	MOVQ         x+8(FP), SI
+	MOVQ         w+16(FP), DI
 
+models5:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Z5
+	VMOVUPD      (R9)(BX*8), Z6
+	VMULPD       Z6, Z5, Z7
+	VFNMADD213PD Z7, Z5, Z6
+	VADDPD       Z7, Z2, Z8
+	VSUBPD       Z2, Z8, Z9
+	VSUBPD       Z9, Z8, Z10
+	VSUBPD       Z2, Z10, Z10
+	VFMSUB132PD  Z1, Z7, Z9
+	VADDPD       Z9, Z10, Z10
+	VADDPD       Z6, Z10, Z10
+	VFMADD231PD  Z10, Z1, Z3
+	VMOVAPD      Z8, Z2
+	VMOVUPD      (R9)(CX*8), Z6
+	VMULPD       Z6, Z5, Z7
+	VFNMADD213PD Z7, Z5, Z6
+	VADDPD       Z7, Z0, Z5
+	VSUBPD       Z0, Z5, Z8
+	VSUBPD       Z8, Z5, Z9
+	VSUBPD       Z0, Z9, Z9
+	VFMSUB132PD  Z1, Z7, Z8
+	VADDPD       Z8, Z9, Z9
+	VADDPD       Z6, Z9, Z9
+	VFMADD231PD  Z9, Z1, Z4
+	VMOVAPD      Z5, Z0
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models5
+
+folded6:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided8
+	VBROADCASTSD divisor+56(FP), Z1
+	VDIVPD       Z1, Z2, Z5
+	VMOVAPD      Z5, Z6
+	VFMSUB213PD  Z2, Z1, Z6
+	VADDPD       Z3, Z6, Z3
+	VDIVPD       Z1, Z3, Z3
+	VMOVAPD      Z5, Z2
+	VDIVPD       Z1, Z0, Z5
+	VMOVAPD      Z5, Z6
+	VFMSUB213PD  Z0, Z1, Z6
+	VADDPD       Z4, Z6, Z4
+	VDIVPD       Z1, Z4, Z4
+	VMOVAPD      Z5, Z0
+
+divided8:
+	VSUBPD  Z3, Z3, Z1
+	VSUBPD  Z3, Z2, Z3
+	VCMPPD  $0x03, Z1, Z1, K1
+	VMOVAPD Z2, K1, Z3
+	VSUBPD  Z4, Z4, Z1
+	VSUBPD  Z4, Z0, Z2
+	VCMPPD  $0x03, Z1, Z1, K1
+	VMOVAPD Z0, K1, Z2
+	VMOVUPS Z3, (AX)
+	VMOVUPS Z2, -64(AX)(DX*8)
+	VZEROUPPER
+	RET
+
+many2:
 	// The overlapped last vector, before anything is stored.
-	TESTQ   $0x00000007, BX
-	JZ      blocks2
-	LEAQ    -8(BX), SI
+	TESTQ   $0x00000007, DX
+	JZ      blocks3
+	LEAQ    -8(DX), SI
 	LEAQ    (CX)(SI*8), DI
-	ADDQ    DX, SI
+	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh4
+	JEQ     fresh9
 	VMOVUPD (DI), Z2
 	VMOVUPD 262144(DI), Z3
-	JMP     started5
+	JMP     started10
 
-fresh4:
+fresh9:
 	VMOVAPS Z0, Z2
 	VPXORD  Z3, Z3, Z3
 
-started5:
+started10:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded7
+	JZ    folded12
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models6:
+models11:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Z5
 	VMOVUPD      (R10)(SI*8), Z7
@@ -3738,11 +3875,11 @@ models6:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models6
+	JNZ          models11
 
-folded7:
+folded12:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided9
+	JZ           divided14
 	VBROADCASTSD divisor+56(FP), Z5
 	VDIVPD       Z5, Z2, Z7
 	VMOVAPD      Z7, Z9
@@ -3751,20 +3888,20 @@ folded7:
 	VDIVPD       Z5, Z3, Z3
 	VMOVAPD      Z7, Z2
 
-divided9:
+divided14:
 	VSUBPD  Z3, Z3, Z5
 	VSUBPD  Z3, Z2, Z3
 	VCMPPD  $0x03, Z5, Z5, K1
 	VMOVAPD Z2, K1, Z3
 	VMOVAPS Z3, Z2
 
-blocks2:
-	CMPQ BX, $+32
-	JLT  blocksDone11
+blocks3:
+	CMPQ DX, $+32
+	JLT  blocksDone16
 
-block10:
+block15:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh12
+	JEQ     fresh17
 	VMOVUPD (CX), Z3
 	VMOVUPD 262144(CX), Z4
 	VMOVUPD 64(CX), Z5
@@ -3773,9 +3910,9 @@ block10:
 	VMOVUPD 262272(CX), Z8
 	VMOVUPD 192(CX), Z9
 	VMOVUPD 262336(CX), Z10
-	JMP     started13
+	JMP     started18
 
-fresh12:
+fresh17:
 	VMOVAPS Z0, Z3
 	VPXORD  Z4, Z4, Z4
 	VMOVAPS Z0, Z5
@@ -3785,17 +3922,17 @@ fresh12:
 	VMOVAPS Z0, Z9
 	VPXORD  Z10, Z10, Z10
 
-started13:
+started18:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded15
+	JZ    folded20
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models14:
+models19:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z11
-	VMOVUPD      (R9)(DX*8), Z12
+	VMOVUPD      (R9)(BX*8), Z12
 	VMULPD       Z12, Z11, Z13
 	VFNMADD213PD Z13, Z11, Z12
 	VADDPD       Z13, Z3, Z14
@@ -3807,7 +3944,7 @@ models14:
 	VADDPD       Z12, Z16, Z16
 	VFMADD231PD  Z16, Z1, Z4
 	VMOVAPD      Z14, Z3
-	VMOVUPD      64(R9)(DX*8), Z12
+	VMOVUPD      64(R9)(BX*8), Z12
 	VMULPD       Z12, Z11, Z13
 	VFNMADD213PD Z13, Z11, Z12
 	VADDPD       Z13, Z5, Z14
@@ -3819,7 +3956,7 @@ models14:
 	VADDPD       Z12, Z16, Z16
 	VFMADD231PD  Z16, Z1, Z6
 	VMOVAPD      Z14, Z5
-	VMOVUPD      128(R9)(DX*8), Z12
+	VMOVUPD      128(R9)(BX*8), Z12
 	VMULPD       Z12, Z11, Z13
 	VFNMADD213PD Z13, Z11, Z12
 	VADDPD       Z13, Z7, Z14
@@ -3831,7 +3968,7 @@ models14:
 	VADDPD       Z12, Z16, Z16
 	VFMADD231PD  Z16, Z1, Z8
 	VMOVAPD      Z14, Z7
-	VMOVUPD      192(R9)(DX*8), Z12
+	VMOVUPD      192(R9)(BX*8), Z12
 	VMULPD       Z12, Z11, Z13
 	VFNMADD213PD Z13, Z11, Z12
 	VADDPD       Z13, Z9, Z11
@@ -3846,11 +3983,11 @@ models14:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models14
+	JNZ          models19
 
-folded15:
+folded20:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided17
+	JZ           divided22
 	VBROADCASTSD divisor+56(FP), Z11
 	VDIVPD       Z11, Z3, Z12
 	VMOVAPD      Z12, Z13
@@ -3877,7 +4014,7 @@ folded15:
 	VDIVPD       Z11, Z10, Z10
 	VMOVAPD      Z12, Z9
 
-divided17:
+divided22:
 	VSUBPD  Z4, Z4, Z11
 	VSUBPD  Z4, Z3, Z12
 	VCMPPD  $0x03, Z11, Z11, K1
@@ -3895,53 +4032,53 @@ divided17:
 	VCMPPD  $0x03, Z3, Z3, K1
 	VMOVAPD Z9, K1, Z7
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past18
+	JNZ     past23
 	VMOVUPS Z12, (AX)
 	VMOVUPS Z11, 64(AX)
 	VMOVUPS Z5, 128(AX)
 	VMOVUPS Z7, 192(AX)
-	JMP     stored19
+	JMP     stored24
 
-past18:
+past23:
 	VMOVNTPS Z12, (AX)
 	VMOVNTPS Z11, 64(AX)
 	VMOVNTPS Z5, 128(AX)
 	VMOVNTPS Z7, 192(AX)
 
-stored19:
+stored24:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
-	ADDQ $+32, DX
-	SUBQ $+32, BX
-	CMPQ BX, $+32
-	JGE  block10
+	ADDQ $+32, BX
+	SUBQ $+32, DX
+	CMPQ DX, $+32
+	JGE  block15
 
-blocksDone11:
-	CMPQ BX, $+8
-	JLT  blocksDone21
+blocksDone16:
+	CMPQ DX, $+8
+	JLT  blocksDone26
 
-block20:
+block25:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh22
+	JEQ     fresh27
 	VMOVUPD (CX), Z3
 	VMOVUPD 262144(CX), Z17
-	JMP     started23
+	JMP     started28
 
-fresh22:
+fresh27:
 	VMOVAPS Z0, Z3
 	VPXORD  Z17, Z17, Z17
 
-started23:
+started28:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded25
+	JZ    folded30
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models24:
+models29:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z4
-	VMOVUPD      (R9)(DX*8), Z5
+	VMOVUPD      (R9)(BX*8), Z5
 	VMULPD       Z5, Z4, Z6
 	VFNMADD213PD Z6, Z4, Z5
 	VADDPD       Z6, Z3, Z4
@@ -3956,11 +4093,11 @@ models24:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models24
+	JNZ          models29
 
-folded25:
+folded30:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided27
+	JZ           divided32
 	VBROADCASTSD divisor+56(FP), Z4
 	VDIVPD       Z4, Z3, Z5
 	VMOVAPD      Z5, Z6
@@ -3969,7 +4106,7 @@ folded25:
 	VDIVPD       Z4, Z17, Z17
 	VMOVAPD      Z5, Z3
 
-divided27:
+divided32:
 	VSUBPD  Z17, Z17, Z4
 	VSUBPD  Z17, Z3, Z5
 	VCMPPD  $0x03, Z4, Z4, K1
@@ -3977,82 +4114,30 @@ divided27:
 	VMOVUPS Z5, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+64, CX
-	ADDQ    $+8, DX
-	SUBQ    $+8, BX
-	CMPQ    BX, $+8
-	JGE     block20
+	ADDQ    $+8, BX
+	SUBQ    $+8, DX
+	CMPQ    DX, $+8
+	JGE     block25
 
-blocksDone21:
-	TESTQ   BX, BX
-	JZ      done3
-	VMOVUPS Z2, -64(AX)(BX*8)
+blocksDone26:
+	TESTQ   DX, DX
+	JZ      done4
+	VMOVUPS Z2, -64(AX)(DX*8)
 
-done3:
+done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced28
+	JZ    fenced33
 	SFENCE
 
-fenced28:
+fenced33:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
-	TESTQ   BX, BX
-	JZ      done3
-	MOVQ    BX, CX
-	MOVQ    $0x00000001, BX
-	SHLQ    CL, BX
-	DECQ    BX
-	KMOVD   BX, K1
-	VMOVAPS Z0, Z0
-	VPXORD  Z2, Z2, Z2
-	MOVQ    models+40(FP), SI
-	TESTQ   SI, SI
-	JZ      folded30
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), BX
-
-models29:
-	MOVQ         (CX), DI
-	VBROADCASTSD (BX), Z3
-	VMOVUPD.Z    (DI)(DX*8), K1, Z4
-	VMOVUPD      Z4, Z4
-	VMULPD       Z4, Z3, Z5
-	VFNMADD213PD Z5, Z3, Z4
-	VADDPD       Z5, Z0, Z3
-	VSUBPD       Z0, Z3, Z6
-	VSUBPD       Z6, Z3, Z7
-	VSUBPD       Z0, Z7, Z7
-	VFMSUB132PD  Z1, Z5, Z6
-	VADDPD       Z6, Z7, Z7
-	VADDPD       Z4, Z7, Z7
-	VFMADD231PD  Z7, Z1, Z2
-	VMOVAPD      Z3, Z0
-	ADDQ         $0x18, CX
-	ADDQ         $0x08, BX
-	DECQ         SI
-	JNZ          models29
-
-folded30:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided32
-	VBROADCASTSD divisor+56(FP), Z1
-	VDIVPD       Z1, Z0, Z3
-	VMOVAPD      Z3, Z4
-	VFMSUB213PD  Z0, Z1, Z4
-	VADDPD       Z2, Z4, Z2
-	VDIVPD       Z1, Z2, Z2
-	VMOVAPD      Z3, Z0
-
-divided32:
-	VSUBPD  Z2, Z2, Z1
-	VSUBPD  Z2, Z0, Z2
-	VCMPPD  $0x03, Z1, Z1, K2
-	VMOVAPD Z0, K2, Z2
-	VMOVUPD Z2, K1, (AX)
-	VZEROUPPER
-	RET
+	TESTQ DX, DX
+	JZ    done4
+	JMP   ·weightedSumFloat64WiderAVX2+0(SB)
 
 DATA one64<>+0(SB)/4, $0x00000000
 DATA one64<>+4(SB)/4, $0x3ff00000
@@ -4071,11 +4156,11 @@ TEXT ·accumulateFloat64WiderAVX512(SB), NOSPLIT, $0-48
 	VPSLLQ       $0x3f, Z0, Z0
 	VBROADCASTSD one64<>+0(SB), Z0
 	CMPQ         CX, $+8
-	JLT          done34
+	JLT          done35
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks33
+	JZ      blocks34
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
@@ -4083,11 +4168,11 @@ TEXT ·accumulateFloat64WiderAVX512(SB), NOSPLIT, $0-48
 	VMOVUPD 262144(SI), Z2
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded36
+	JZ      folded37
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models35:
+models36:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z3
 	VMOVUPD      (R9)(BX*8), Z4
@@ -4105,14 +4190,14 @@ models35:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models35
+	JNZ          models36
 
-folded36:
-blocks33:
+folded37:
+blocks34:
 	CMPQ CX, $+32
-	JLT  blocksDone38
+	JLT  blocksDone39
 
-block37:
+block38:
 	VMOVUPD (AX), Z3
 	VMOVUPD 262144(AX), Z4
 	VMOVUPD 64(AX), Z5
@@ -4123,11 +4208,11 @@ block37:
 	VMOVUPD 262336(AX), Z10
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded40
+	JZ      folded41
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models39:
+models40:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z11
 	VMOVUPD      (R8)(DX*8), Z12
@@ -4181,9 +4266,9 @@ models39:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models39
+	JNZ          models40
 
-folded40:
+folded41:
 	VMOVUPD Z3, (AX)
 	VMOVUPD Z4, 262144(AX)
 	VMOVUPD Z5, 64(AX)
@@ -4196,22 +4281,22 @@ folded40:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block37
+	JGE     block38
 
-blocksDone38:
+blocksDone39:
 	CMPQ CX, $+8
-	JLT  blocksDone42
+	JLT  blocksDone43
 
-block41:
+block42:
 	VMOVUPD (AX), Z3
 	VMOVUPD 262144(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded44
+	JZ      folded45
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models43:
+models44:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z5
 	VMOVUPD      (R8)(DX*8), Z6
@@ -4229,25 +4314,25 @@ models43:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models43
+	JNZ          models44
 
-folded44:
+folded45:
 	VMOVUPD Z3, (AX)
 	VMOVUPD Z4, 262144(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block41
+	JGE     block42
 
-blocksDone42:
+blocksDone43:
 	TESTQ   CX, CX
-	JZ      done34
+	JZ      done35
 	LEAQ    -64(AX)(CX*8), AX
 	VMOVUPD Z1, (AX)
 	VMOVUPD Z2, 262144(AX)
 
-done34:
+done35:
 	VZEROUPPER
 	RET
 
@@ -4268,29 +4353,76 @@ TEXT ·weightedSumFloat32AVX2(SB), NOSPLIT, $0-72
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     DX, $+4
 	JLT      small1
+	CMPQ     DX, $+8
+	JGT      many2
+	TESTQ    CX, CX
+	JNZ      many2
+	LEAQ     -4(BX)(DX*1), CX
+	VMOVAPS  Y0, Y1
+	VMOVAPS  Y0, Y0
+	MOVQ     models+40(FP), R8
+	TESTQ    R8, R8
+	JZ       folded6
+	MOVQ     x+8(FP), SI
+	MOVQ     w+16(FP), DI
 
+models5:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Y2
+	VCVTPS2PD    (R9)(BX*4), Y3
+	VFMADD231PD  Y3, Y2, Y1
+	VCVTPS2PD    (R9)(CX*4), Y3
+	VFMADD231PD  Y3, Y2, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models5
+
+folded6:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided8
+	VBROADCASTSD divisor+56(FP), Y2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale7
+	VDIVPD       Y2, Y1, Y1
+	VDIVPD       Y2, Y0, Y0
+	JMP          divided8
+
+scale7:
+	VMULPD Y2, Y1, Y1
+	VMULPD Y2, Y0, Y0
+
+divided8:
+	VCVTPD2PSY Y1, X1
+	VCVTPD2PSY Y0, X0
+	VMOVUPS    X1, (AX)
+	VMOVUPS    X0, -16(AX)(DX*4)
+	VZEROUPPER
+	RET
+
+many2:
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, DX
-	JZ      blocks2
+	JZ      blocks3
 	LEAQ    -4(DX), SI
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh4
+	JEQ     fresh9
 	VMOVUPS (DI), Y1
-	JMP     started5
+	JMP     started10
 
-fresh4:
+fresh9:
 	VMOVAPS Y0, Y1
 
-started5:
+started10:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded7
+	JZ    folded12
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models6:
+models11:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Y2
 	VCVTPS2PD    (R10)(SI*4), Y3
@@ -4298,31 +4430,31 @@ models6:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models6
+	JNZ          models11
 
-folded7:
+folded12:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided9
+	JZ           divided14
 	VBROADCASTSD divisor+56(FP), Y2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale8
+	JNZ          scale13
 	VDIVPD       Y2, Y1, Y1
-	JMP          divided9
+	JMP          divided14
 
-scale8:
+scale13:
 	VMULPD Y2, Y1, Y1
 
-divided9:
+divided14:
 	VCVTPD2PSY Y1, X1
 	VMOVAPS    X1, X1
 
-blocks2:
+blocks3:
 	CMPQ DX, $+32
-	JLT  blocksDone11
+	JLT  blocksDone16
 
-block10:
+block15:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh12
+	JEQ     fresh17
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -4331,9 +4463,9 @@ block10:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started13
+	JMP     started18
 
-fresh12:
+fresh17:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -4343,14 +4475,14 @@ fresh12:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started13:
+started18:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded15
+	JZ    folded20
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models14:
+models19:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y10
 	VCVTPS2PD    (R9)(BX*4), Y11
@@ -4372,14 +4504,14 @@ models14:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models14
+	JNZ          models19
 
-folded15:
+folded20:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided17
+	JZ           divided22
 	VBROADCASTSD divisor+56(FP), Y10
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale16
+	JNZ          scale21
 	VDIVPD       Y10, Y2, Y2
 	VDIVPD       Y10, Y3, Y3
 	VDIVPD       Y10, Y4, Y4
@@ -4388,9 +4520,9 @@ folded15:
 	VDIVPD       Y10, Y7, Y7
 	VDIVPD       Y10, Y8, Y8
 	VDIVPD       Y10, Y9, Y9
-	JMP          divided17
+	JMP          divided22
 
-scale16:
+scale21:
 	VMULPD Y10, Y2, Y2
 	VMULPD Y10, Y3, Y3
 	VMULPD Y10, Y4, Y4
@@ -4400,7 +4532,7 @@ scale16:
 	VMULPD Y10, Y8, Y8
 	VMULPD Y10, Y9, Y9
 
-divided17:
+divided22:
 	VCVTPD2PSY  Y2, X12
 	VCVTPD2PSY  Y3, X2
 	VCVTPD2PSY  Y4, X13
@@ -4414,50 +4546,50 @@ divided17:
 	VINSERTF128 $0x01, X4, Y14, Y14
 	VINSERTF128 $0x01, X5, Y15, Y15
 	TESTQ       $0x00000001, flags+64(FP)
-	JNZ         past18
+	JNZ         past23
 	VMOVUPS     Y12, (AX)
 	VMOVUPS     Y13, 32(AX)
 	VMOVUPS     Y14, 64(AX)
 	VMOVUPS     Y15, 96(AX)
-	JMP         stored19
+	JMP         stored24
 
-past18:
+past23:
 	VMOVNTPS Y12, (AX)
 	VMOVNTPS Y13, 32(AX)
 	VMOVNTPS Y14, 64(AX)
 	VMOVNTPS Y15, 96(AX)
 
-stored19:
+stored24:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+32, BX
 	SUBQ $+32, DX
 	CMPQ DX, $+32
-	JGE  block10
+	JGE  block15
 
-blocksDone11:
+blocksDone16:
 	CMPQ DX, $+8
-	JLT  blocksDone21
+	JLT  blocksDone26
 
-block20:
+block25:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh22
+	JEQ     fresh27
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
-	JMP     started23
+	JMP     started28
 
-fresh22:
+fresh27:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started23:
+started28:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded25
+	JZ    folded30
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models24:
+models29:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y4
 	VCVTPS2PD    (R9)(BX*4), Y5
@@ -4467,64 +4599,64 @@ models24:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models24
+	JNZ          models29
 
-folded25:
+folded30:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided27
+	JZ           divided32
 	VBROADCASTSD divisor+56(FP), Y4
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale26
+	JNZ          scale31
 	VDIVPD       Y4, Y2, Y2
 	VDIVPD       Y4, Y3, Y3
-	JMP          divided27
+	JMP          divided32
 
-scale26:
+scale31:
 	VMULPD Y4, Y2, Y2
 	VMULPD Y4, Y3, Y3
 
-divided27:
+divided32:
 	VCVTPD2PSY Y2, X2
 	VCVTPD2PSY Y3, X3
 	TESTQ      $0x00000001, flags+64(FP)
-	JNZ        past28
+	JNZ        past33
 	VMOVUPS    X2, (AX)
 	VMOVUPS    X3, 16(AX)
-	JMP        stored29
+	JMP        stored34
 
-past28:
+past33:
 	VMOVNTPS X2, (AX)
 	VMOVNTPS X3, 16(AX)
 
-stored29:
+stored34:
 	ADDQ $+32, AX
 	ADDQ $+64, CX
 	ADDQ $+8, BX
 	SUBQ $+8, DX
 	CMPQ DX, $+8
-	JGE  block20
+	JGE  block25
 
-blocksDone21:
+blocksDone26:
 	CMPQ DX, $+4
-	JLT  blocksDone31
+	JLT  blocksDone36
 
-block30:
+block35:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh32
+	JEQ     fresh37
 	VMOVUPS (CX), Y2
-	JMP     started33
+	JMP     started38
 
-fresh32:
+fresh37:
 	VMOVAPS Y0, Y2
 
-started33:
+started38:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded35
+	JZ    folded40
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models34:
+models39:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y3
 	VCVTPS2PD    (R9)(BX*4), Y4
@@ -4532,21 +4664,21 @@ models34:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models34
+	JNZ          models39
 
-folded35:
+folded40:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided37
+	JZ           divided42
 	VBROADCASTSD divisor+56(FP), Y3
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale36
+	JNZ          scale41
 	VDIVPD       Y3, Y2, Y2
-	JMP          divided37
+	JMP          divided42
 
-scale36:
+scale41:
 	VMULPD Y3, Y2, Y2
 
-divided37:
+divided42:
 	VCVTPD2PSY Y2, X2
 	VMOVUPS    X2, (AX)
 	ADDQ       $+16, AX
@@ -4554,68 +4686,28 @@ divided37:
 	ADDQ       $+4, BX
 	SUBQ       $+4, DX
 	CMPQ       DX, $+4
-	JGE        block30
+	JGE        block35
 
-blocksDone31:
+blocksDone36:
 	TESTQ   DX, DX
-	JZ      done3
+	JZ      done4
 	VMOVUPS X1, -16(AX)(DX*4)
 
-done3:
+done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced38
+	JZ    fenced43
 	SFENCE
 
-fenced38:
+fenced43:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   DX, DX
-	JZ      done3
+	JZ      done4
 	CMPQ    DX, $0x02
-	JLT     smaller39
-	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), DI
-	TESTQ   DI, DI
-	JZ      folded41
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), SI
-
-models40:
-	MOVQ         (CX), R8
-	VBROADCASTSD (SI), Y1
-	LEAQ         (R8)(BX*4), R8
-	VMOVQ        (R8), X2
-	VPINSRQ      $0x01, -8(R8)(DX*4), X2, X2
-	VCVTPS2PD    X2, Y2
-	VFMADD231PD  Y2, Y1, Y0
-	ADDQ         $0x18, CX
-	ADDQ         $0x08, SI
-	DECQ         DI
-	JNZ          models40
-
-folded41:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided43
-	VBROADCASTSD divisor+56(FP), Y1
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale42
-	VDIVPD       Y1, Y0, Y0
-	JMP          divided43
-
-scale42:
-	VMULPD Y1, Y0, Y0
-
-divided43:
-	VCVTPD2PSY Y0, X0
-	VMOVQ      X0, (AX)
-	VPEXTRQ    $0x01, X0, -8(AX)(DX*4)
-	VZEROUPPER
-	RET
-
-smaller39:
+	JLT     smaller44
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
@@ -4627,8 +4719,8 @@ models45:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y1
 	LEAQ         (R8)(BX*4), R8
-	VMOVD        (R8), X2
-	VPINSRD      $0x01, -4(R8)(DX*4), X2, X2
+	VMOVQ        (R8), X2
+	VPINSRQ      $0x01, -8(R8)(DX*4), X2, X2
 	VCVTPS2PD    X2, Y2
 	VFMADD231PD  Y2, Y1, Y0
 	ADDQ         $0x18, CX
@@ -4650,6 +4742,46 @@ scale47:
 
 divided48:
 	VCVTPD2PSY Y0, X0
+	VMOVQ      X0, (AX)
+	VPEXTRQ    $0x01, X0, -8(AX)(DX*4)
+	VZEROUPPER
+	RET
+
+smaller44:
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), DI
+	TESTQ   DI, DI
+	JZ      folded51
+	MOVQ    x+8(FP), CX
+	MOVQ    w+16(FP), SI
+
+models50:
+	MOVQ         (CX), R8
+	VBROADCASTSD (SI), Y1
+	LEAQ         (R8)(BX*4), R8
+	VMOVD        (R8), X2
+	VPINSRD      $0x01, -4(R8)(DX*4), X2, X2
+	VCVTPS2PD    X2, Y2
+	VFMADD231PD  Y2, Y1, Y0
+	ADDQ         $0x18, CX
+	ADDQ         $0x08, SI
+	DECQ         DI
+	JNZ          models50
+
+folded51:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided53
+	VBROADCASTSD divisor+56(FP), Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale52
+	VDIVPD       Y1, Y0, Y0
+	JMP          divided53
+
+scale52:
+	VMULPD Y1, Y0, Y0
+
+divided53:
+	VCVTPD2PSY Y0, X0
 	VMOVD      X0, (AX)
 	VPEXTRD    $0x01, X0, -4(AX)(DX*4)
 	VZEROUPPER
@@ -4667,22 +4799,22 @@ TEXT ·accumulateFloat32AVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     CX, $+4
-	JLT      done50
+	JLT      done55
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, CX
-	JZ      blocks49
+	JZ      blocks54
 	LEAQ    -4(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded52
+	JZ      folded57
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models51:
+models56:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y0
 	VCVTPS2PD    (R9)(BX*4), Y2
@@ -4690,14 +4822,14 @@ models51:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models51
+	JNZ          models56
 
-folded52:
-blocks49:
+folded57:
+blocks54:
 	CMPQ CX, $+32
-	JLT  blocksDone54
+	JLT  blocksDone59
 
-block53:
+block58:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -4708,11 +4840,11 @@ block53:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded56
+	JZ      folded61
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models55:
+models60:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y9
 	VCVTPS2PD    (R8)(DX*4), Y10
@@ -4734,9 +4866,9 @@ models55:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models55
+	JNZ          models60
 
-folded56:
+folded61:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -4749,22 +4881,22 @@ folded56:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block53
+	JGE     block58
 
-blocksDone54:
+blocksDone59:
 	CMPQ CX, $+8
-	JLT  blocksDone58
+	JLT  blocksDone63
 
-block57:
+block62:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded60
+	JZ      folded65
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models59:
+models64:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y3
 	VCVTPS2PD    (R8)(DX*4), Y4
@@ -4774,30 +4906,30 @@ models59:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models59
+	JNZ          models64
 
-folded60:
+folded65:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block57
+	JGE     block62
 
-blocksDone58:
+blocksDone63:
 	CMPQ CX, $+4
-	JLT  blocksDone62
+	JLT  blocksDone67
 
-block61:
+block66:
 	VMOVUPS (AX), Y0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded64
+	JZ      folded69
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models63:
+models68:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y2
 	VCVTPS2PD    (R8)(DX*4), Y3
@@ -4805,23 +4937,23 @@ models63:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models63
+	JNZ          models68
 
-folded64:
+folded69:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+4, DX
 	SUBQ    $+4, CX
 	CMPQ    CX, $+4
-	JGE     block61
+	JGE     block66
 
-blocksDone62:
+blocksDone67:
 	TESTQ   CX, CX
-	JZ      done50
+	JZ      done55
 	LEAQ    -32(AX)(CX*8), AX
 	VMOVUPS Y1, (AX)
 
-done50:
+done55:
 	VZEROUPPER
 	RET
 
@@ -4842,59 +4974,102 @@ TEXT ·weightedSumFloat64AVX2(SB), NOSPLIT, $0-72
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     DX, $+4
 	JLT      small1
+	CMPQ     DX, $+8
+	JGT      many2
+	TESTQ    CX, CX
+	JNZ      many2
+	LEAQ     -4(BX)(DX*1), CX
+	VMOVAPS  Y0, Y1
+	VMOVAPS  Y0, Y0
+	MOVQ     models+40(FP), R8
+	TESTQ    R8, R8
+	JZ       folded6
+	MOVQ     x+8(FP), SI
+	MOVQ     w+16(FP), DI
 
+models5:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Y2
+	VFMADD231PD  (R9)(BX*8), Y2, Y1
+	VFMADD231PD  (R9)(CX*8), Y2, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models5
+
+folded6:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided8
+	VBROADCASTSD divisor+56(FP), Y2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale7
+	VDIVPD       Y2, Y1, Y1
+	VDIVPD       Y2, Y0, Y0
+	JMP          divided8
+
+scale7:
+	VMULPD Y2, Y1, Y1
+	VMULPD Y2, Y0, Y0
+
+divided8:
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y0, -32(AX)(DX*8)
+	VZEROUPPER
+	RET
+
+many2:
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, DX
-	JZ      blocks2
+	JZ      blocks3
 	LEAQ    -4(DX), SI
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh4
+	JEQ     fresh9
 	VMOVUPS (DI), Y1
-	JMP     started5
+	JMP     started10
 
-fresh4:
+fresh9:
 	VMOVAPS Y0, Y1
 
-started5:
+started10:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded7
+	JZ    folded12
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models6:
+models11:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Y2
 	VFMADD231PD  (R10)(SI*8), Y2, Y1
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models6
+	JNZ          models11
 
-folded7:
+folded12:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided9
+	JZ           divided14
 	VBROADCASTSD divisor+56(FP), Y2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale8
+	JNZ          scale13
 	VDIVPD       Y2, Y1, Y1
-	JMP          divided9
+	JMP          divided14
 
-scale8:
+scale13:
 	VMULPD Y2, Y1, Y1
 
-divided9:
+divided14:
 	VMOVAPS Y1, Y1
 
-blocks2:
+blocks3:
 	CMPQ DX, $+32
-	JLT  blocksDone11
+	JLT  blocksDone16
 
-block10:
+block15:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh12
+	JEQ     fresh17
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -4903,9 +5078,9 @@ block10:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started13
+	JMP     started18
 
-fresh12:
+fresh17:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -4915,14 +5090,14 @@ fresh12:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started13:
+started18:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded15
+	JZ    folded20
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models14:
+models19:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y10
 	VFMADD231PD  (R9)(BX*8), Y10, Y2
@@ -4936,14 +5111,14 @@ models14:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models14
+	JNZ          models19
 
-folded15:
+folded20:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided17
+	JZ           divided22
 	VBROADCASTSD divisor+56(FP), Y10
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale16
+	JNZ          scale21
 	VDIVPD       Y10, Y2, Y2
 	VDIVPD       Y10, Y3, Y3
 	VDIVPD       Y10, Y4, Y4
@@ -4952,9 +5127,9 @@ folded15:
 	VDIVPD       Y10, Y7, Y7
 	VDIVPD       Y10, Y8, Y8
 	VDIVPD       Y10, Y9, Y9
-	JMP          divided17
+	JMP          divided22
 
-scale16:
+scale21:
 	VMULPD Y10, Y2, Y2
 	VMULPD Y10, Y3, Y3
 	VMULPD Y10, Y4, Y4
@@ -4964,9 +5139,9 @@ scale16:
 	VMULPD Y10, Y8, Y8
 	VMULPD Y10, Y9, Y9
 
-divided17:
+divided22:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past18
+	JNZ     past23
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
 	VMOVUPS Y4, 64(AX)
@@ -4975,9 +5150,9 @@ divided17:
 	VMOVUPS Y7, 160(AX)
 	VMOVUPS Y8, 192(AX)
 	VMOVUPS Y9, 224(AX)
-	JMP     stored19
+	JMP     stored24
 
-past18:
+past23:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
@@ -4987,37 +5162,37 @@ past18:
 	VMOVNTPS Y8, 192(AX)
 	VMOVNTPS Y9, 224(AX)
 
-stored19:
+stored24:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	ADDQ $+32, BX
 	SUBQ $+32, DX
 	CMPQ DX, $+32
-	JGE  block10
+	JGE  block15
 
-blocksDone11:
+blocksDone16:
 	CMPQ DX, $+8
-	JLT  blocksDone21
+	JLT  blocksDone26
 
-block20:
+block25:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh22
+	JEQ     fresh27
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
-	JMP     started23
+	JMP     started28
 
-fresh22:
+fresh27:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started23:
+started28:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded25
+	JZ    folded30
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models24:
+models29:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y4
 	VFMADD231PD  (R9)(BX*8), Y4, Y2
@@ -5025,149 +5200,111 @@ models24:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models24
+	JNZ          models29
 
-folded25:
+folded30:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided27
+	JZ           divided32
 	VBROADCASTSD divisor+56(FP), Y4
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale26
+	JNZ          scale31
 	VDIVPD       Y4, Y2, Y2
 	VDIVPD       Y4, Y3, Y3
-	JMP          divided27
+	JMP          divided32
 
-scale26:
+scale31:
 	VMULPD Y4, Y2, Y2
 	VMULPD Y4, Y3, Y3
 
-divided27:
+divided32:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past28
+	JNZ     past33
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
-	JMP     stored29
+	JMP     stored34
 
-past28:
+past33:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 
-stored29:
+stored34:
 	ADDQ $+64, AX
 	ADDQ $+64, CX
 	ADDQ $+8, BX
 	SUBQ $+8, DX
 	CMPQ DX, $+8
-	JGE  block20
+	JGE  block25
 
-blocksDone21:
+blocksDone26:
 	CMPQ DX, $+4
-	JLT  blocksDone31
+	JLT  blocksDone36
 
-block30:
+block35:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh32
+	JEQ     fresh37
 	VMOVUPS (CX), Y2
-	JMP     started33
+	JMP     started38
 
-fresh32:
+fresh37:
 	VMOVAPS Y0, Y2
 
-started33:
+started38:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded35
+	JZ    folded40
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models34:
+models39:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y3
 	VFMADD231PD  (R9)(BX*8), Y3, Y2
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models34
+	JNZ          models39
 
-folded35:
+folded40:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided37
+	JZ           divided42
 	VBROADCASTSD divisor+56(FP), Y3
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale36
+	JNZ          scale41
 	VDIVPD       Y3, Y2, Y2
-	JMP          divided37
+	JMP          divided42
 
-scale36:
+scale41:
 	VMULPD Y3, Y2, Y2
 
-divided37:
+divided42:
 	VMOVUPS Y2, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+32, CX
 	ADDQ    $+4, BX
 	SUBQ    $+4, DX
 	CMPQ    DX, $+4
-	JGE     block30
+	JGE     block35
 
-blocksDone31:
+blocksDone36:
 	TESTQ   DX, DX
-	JZ      done3
+	JZ      done4
 	VMOVUPS Y1, -32(AX)(DX*8)
 
-done3:
+done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced38
+	JZ    fenced43
 	SFENCE
 
-fenced38:
+fenced43:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   DX, DX
-	JZ      done3
+	JZ      done4
 	CMPQ    DX, $0x02
-	JLT     smaller39
-	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), DI
-	TESTQ   DI, DI
-	JZ      folded41
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), SI
-
-models40:
-	MOVQ         (CX), R8
-	VBROADCASTSD (SI), Y2
-	LEAQ         (R8)(BX*8), R8
-	VMOVDQU      (R8), X1
-	VINSERTI128  $0x01, -16(R8)(DX*8), Y1, Y1
-	VFMADD231PD  Y1, Y2, Y0
-	ADDQ         $0x18, CX
-	ADDQ         $0x08, SI
-	DECQ         DI
-	JNZ          models40
-
-folded41:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided43
-	VBROADCASTSD divisor+56(FP), Y1
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale42
-	VDIVPD       Y1, Y0, Y0
-	JMP          divided43
-
-scale42:
-	VMULPD Y1, Y0, Y0
-
-divided43:
-	VMOVDQU      X0, (AX)
-	VEXTRACTI128 $0x01, Y0, -16(AX)(DX*8)
-	VZEROUPPER
-	RET
-
-smaller39:
+	JLT     smaller44
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
@@ -5179,8 +5316,8 @@ models45:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y2
 	LEAQ         (R8)(BX*8), R8
-	VMOVQ        (R8), X1
-	VPINSRQ      $0x01, -8(R8)(DX*8), X1, X1
+	VMOVDQU      (R8), X1
+	VINSERTI128  $0x01, -16(R8)(DX*8), Y1, Y1
 	VFMADD231PD  Y1, Y2, Y0
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
@@ -5200,6 +5337,44 @@ scale47:
 	VMULPD Y1, Y0, Y0
 
 divided48:
+	VMOVDQU      X0, (AX)
+	VEXTRACTI128 $0x01, Y0, -16(AX)(DX*8)
+	VZEROUPPER
+	RET
+
+smaller44:
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), DI
+	TESTQ   DI, DI
+	JZ      folded51
+	MOVQ    x+8(FP), CX
+	MOVQ    w+16(FP), SI
+
+models50:
+	MOVQ         (CX), R8
+	VBROADCASTSD (SI), Y2
+	LEAQ         (R8)(BX*8), R8
+	VMOVQ        (R8), X1
+	VPINSRQ      $0x01, -8(R8)(DX*8), X1, X1
+	VFMADD231PD  Y1, Y2, Y0
+	ADDQ         $0x18, CX
+	ADDQ         $0x08, SI
+	DECQ         DI
+	JNZ          models50
+
+folded51:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided53
+	VBROADCASTSD divisor+56(FP), Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale52
+	VDIVPD       Y1, Y0, Y0
+	JMP          divided53
+
+scale52:
+	VMULPD Y1, Y0, Y0
+
+divided53:
 	VMOVQ   X0, (AX)
 	VPEXTRQ $0x01, X0, -8(AX)(DX*8)
 	VZEROUPPER
@@ -5217,36 +5392,36 @@ TEXT ·accumulateFloat64AVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     CX, $+4
-	JLT      done50
+	JLT      done55
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, CX
-	JZ      blocks49
+	JZ      blocks54
 	LEAQ    -4(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded52
+	JZ      folded57
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models51:
+models56:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y0
 	VFMADD231PD  (R9)(BX*8), Y0, Y1
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models51
+	JNZ          models56
 
-folded52:
-blocks49:
+folded57:
+blocks54:
 	CMPQ CX, $+32
-	JLT  blocksDone54
+	JLT  blocksDone59
 
-block53:
+block58:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -5257,11 +5432,11 @@ block53:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded56
+	JZ      folded61
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models55:
+models60:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y9
 	VFMADD231PD  (R8)(DX*8), Y9, Y0
@@ -5275,9 +5450,9 @@ models55:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models55
+	JNZ          models60
 
-folded56:
+folded61:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -5290,22 +5465,22 @@ folded56:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block53
+	JGE     block58
 
-blocksDone54:
+blocksDone59:
 	CMPQ CX, $+8
-	JLT  blocksDone58
+	JLT  blocksDone63
 
-block57:
+block62:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded60
+	JZ      folded65
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models59:
+models64:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y3
 	VFMADD231PD  (R8)(DX*8), Y3, Y0
@@ -5313,53 +5488,53 @@ models59:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models59
+	JNZ          models64
 
-folded60:
+folded65:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block57
+	JGE     block62
 
-blocksDone58:
+blocksDone63:
 	CMPQ CX, $+4
-	JLT  blocksDone62
+	JLT  blocksDone67
 
-block61:
+block66:
 	VMOVUPS (AX), Y0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded64
+	JZ      folded69
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models63:
+models68:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y2
 	VFMADD231PD  (R8)(DX*8), Y2, Y0
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models63
+	JNZ          models68
 
-folded64:
+folded69:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+4, DX
 	SUBQ    $+4, CX
 	CMPQ    CX, $+4
-	JGE     block61
+	JGE     block66
 
-blocksDone62:
+blocksDone67:
 	TESTQ   CX, CX
-	JZ      done50
+	JZ      done55
 	LEAQ    -32(AX)(CX*8), AX
 	VMOVUPS Y1, (AX)
 
-done50:
+done55:
 	VZEROUPPER
 	RET
 
@@ -5380,29 +5555,78 @@ TEXT ·weightedSumFloat16AVX2(SB), NOSPLIT, $0-72
 	VPSLLD   $0x1f, Y0, Y0
 	CMPQ     DX, $+8
 	JLT      small1
+	CMPQ     DX, $+16
+	JGT      many2
+	TESTQ    CX, CX
+	JNZ      many2
+	LEAQ     -8(BX)(DX*1), CX
+	VMOVAPS  Y0, Y1
+	VMOVAPS  Y0, Y0
+	MOVQ     models+40(FP), R8
+	TESTQ    R8, R8
+	JZ       folded6
+	MOVQ     x+8(FP), SI
+	MOVQ     w+16(FP), DI
 
+models5:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Y2
+	VCVTPH2PS    (R9)(BX*2), Y3
+	VFMADD231PS  Y3, Y2, Y1
+	VCVTPH2PS    (R9)(CX*2), Y3
+	VFMADD231PS  Y3, Y2, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models5
+
+folded6:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided8
+	VXORPS       X2, X2, X2
+	VCVTSD2SS    divisor+56(FP), X2, X2
+	VBROADCASTSS X2, Y2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale7
+	VDIVPS       Y2, Y1, Y1
+	VDIVPS       Y2, Y0, Y0
+	JMP          divided8
+
+scale7:
+	VMULPS Y2, Y1, Y1
+	VMULPS Y2, Y0, Y0
+
+divided8:
+	VCVTPS2PH $0x00, Y1, X1
+	VCVTPS2PH $0x00, Y0, X0
+	VMOVUPS   X1, (AX)
+	VMOVUPS   X0, -16(AX)(DX*2)
+	VZEROUPPER
+	RET
+
+many2:
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, DX
-	JZ      blocks2
+	JZ      blocks3
 	LEAQ    -8(DX), SI
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh4
+	JEQ     fresh9
 	VMOVUPS (DI), Y1
-	JMP     started5
+	JMP     started10
 
-fresh4:
+fresh9:
 	VMOVAPS Y0, Y1
 
-started5:
+started10:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded7
+	JZ    folded12
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models6:
+models11:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Y2
 	VCVTPH2PS    (R10)(SI*2), Y3
@@ -5410,33 +5634,33 @@ models6:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models6
+	JNZ          models11
 
-folded7:
+folded12:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided9
+	JZ           divided14
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Y2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale8
+	JNZ          scale13
 	VDIVPS       Y2, Y1, Y1
-	JMP          divided9
+	JMP          divided14
 
-scale8:
+scale13:
 	VMULPS Y2, Y1, Y1
 
-divided9:
+divided14:
 	VCVTPS2PH $0x00, Y1, X1
 	VMOVAPS   X1, X1
 
-blocks2:
+blocks3:
 	CMPQ DX, $+64
-	JLT  blocksDone11
+	JLT  blocksDone16
 
-block10:
+block15:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh12
+	JEQ     fresh17
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -5445,9 +5669,9 @@ block10:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started13
+	JMP     started18
 
-fresh12:
+fresh17:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -5457,14 +5681,14 @@ fresh12:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started13:
+started18:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded15
+	JZ    folded20
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models14:
+models19:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y10
 	VCVTPH2PS    (R9)(BX*2), Y11
@@ -5486,16 +5710,16 @@ models14:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models14
+	JNZ          models19
 
-folded15:
+folded20:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided17
+	JZ           divided22
 	VXORPS       X10, X10, X10
 	VCVTSD2SS    divisor+56(FP), X10, X10
 	VBROADCASTSS X10, Y10
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale16
+	JNZ          scale21
 	VDIVPS       Y10, Y2, Y2
 	VDIVPS       Y10, Y3, Y3
 	VDIVPS       Y10, Y4, Y4
@@ -5504,9 +5728,9 @@ folded15:
 	VDIVPS       Y10, Y7, Y7
 	VDIVPS       Y10, Y8, Y8
 	VDIVPS       Y10, Y9, Y9
-	JMP          divided17
+	JMP          divided22
 
-scale16:
+scale21:
 	VMULPS Y10, Y2, Y2
 	VMULPS Y10, Y3, Y3
 	VMULPS Y10, Y4, Y4
@@ -5516,7 +5740,7 @@ scale16:
 	VMULPS Y10, Y8, Y8
 	VMULPS Y10, Y9, Y9
 
-divided17:
+divided22:
 	VCVTPS2PH   $0x00, Y2, X12
 	VCVTPS2PH   $0x00, Y3, X2
 	VCVTPS2PH   $0x00, Y4, X13
@@ -5530,50 +5754,50 @@ divided17:
 	VINSERTF128 $0x01, X4, Y14, Y14
 	VINSERTF128 $0x01, X5, Y15, Y15
 	TESTQ       $0x00000001, flags+64(FP)
-	JNZ         past18
+	JNZ         past23
 	VMOVUPS     Y12, (AX)
 	VMOVUPS     Y13, 32(AX)
 	VMOVUPS     Y14, 64(AX)
 	VMOVUPS     Y15, 96(AX)
-	JMP         stored19
+	JMP         stored24
 
-past18:
+past23:
 	VMOVNTPS Y12, (AX)
 	VMOVNTPS Y13, 32(AX)
 	VMOVNTPS Y14, 64(AX)
 	VMOVNTPS Y15, 96(AX)
 
-stored19:
+stored24:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block10
+	JGE  block15
 
-blocksDone11:
+blocksDone16:
 	CMPQ DX, $+16
-	JLT  blocksDone21
+	JLT  blocksDone26
 
-block20:
+block25:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh22
+	JEQ     fresh27
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
-	JMP     started23
+	JMP     started28
 
-fresh22:
+fresh27:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started23:
+started28:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded25
+	JZ    folded30
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models24:
+models29:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y4
 	VCVTPH2PS    (R9)(BX*2), Y5
@@ -5583,66 +5807,66 @@ models24:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models24
+	JNZ          models29
 
-folded25:
+folded30:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided27
+	JZ           divided32
 	VXORPS       X4, X4, X4
 	VCVTSD2SS    divisor+56(FP), X4, X4
 	VBROADCASTSS X4, Y4
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale26
+	JNZ          scale31
 	VDIVPS       Y4, Y2, Y2
 	VDIVPS       Y4, Y3, Y3
-	JMP          divided27
+	JMP          divided32
 
-scale26:
+scale31:
 	VMULPS Y4, Y2, Y2
 	VMULPS Y4, Y3, Y3
 
-divided27:
+divided32:
 	VCVTPS2PH $0x00, Y2, X2
 	VCVTPS2PH $0x00, Y3, X3
 	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past28
+	JNZ       past33
 	VMOVUPS   X2, (AX)
 	VMOVUPS   X3, 16(AX)
-	JMP       stored29
+	JMP       stored34
 
-past28:
+past33:
 	VMOVNTPS X2, (AX)
 	VMOVNTPS X3, 16(AX)
 
-stored29:
+stored34:
 	ADDQ $+32, AX
 	ADDQ $+64, CX
 	ADDQ $+16, BX
 	SUBQ $+16, DX
 	CMPQ DX, $+16
-	JGE  block20
+	JGE  block25
 
-blocksDone21:
+blocksDone26:
 	CMPQ DX, $+8
-	JLT  blocksDone31
+	JLT  blocksDone36
 
-block30:
+block35:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh32
+	JEQ     fresh37
 	VMOVUPS (CX), Y2
-	JMP     started33
+	JMP     started38
 
-fresh32:
+fresh37:
 	VMOVAPS Y0, Y2
 
-started33:
+started38:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded35
+	JZ    folded40
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models34:
+models39:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y3
 	VCVTPH2PS    (R9)(BX*2), Y4
@@ -5650,23 +5874,23 @@ models34:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models34
+	JNZ          models39
 
-folded35:
+folded40:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided37
+	JZ           divided42
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Y3
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale36
+	JNZ          scale41
 	VDIVPS       Y3, Y2, Y2
-	JMP          divided37
+	JMP          divided42
 
-scale36:
+scale41:
 	VMULPS Y3, Y2, Y2
 
-divided37:
+divided42:
 	VCVTPS2PH $0x00, Y2, X2
 	VMOVUPS   X2, (AX)
 	ADDQ      $+16, AX
@@ -5674,71 +5898,27 @@ divided37:
 	ADDQ      $+8, BX
 	SUBQ      $+8, DX
 	CMPQ      DX, $+8
-	JGE       block30
+	JGE       block35
 
-blocksDone31:
+blocksDone36:
 	TESTQ   DX, DX
-	JZ      done3
+	JZ      done4
 	VMOVUPS X1, -16(AX)(DX*2)
 
-done3:
+done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced38
+	JZ    fenced43
 	SFENCE
 
-fenced38:
+fenced43:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   DX, DX
-	JZ      done3
+	JZ      done4
 	CMPQ    DX, $0x04
-	JLT     smaller39
-	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), DI
-	TESTQ   DI, DI
-	JZ      folded41
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), SI
-
-models40:
-	MOVQ         (CX), R8
-	VBROADCASTSS (SI), Y1
-	LEAQ         (R8)(BX*2), R8
-	VMOVQ        (R8), X2
-	VPINSRQ      $0x01, -8(R8)(DX*2), X2, X2
-	VCVTPH2PS    X2, Y2
-	VFMADD231PS  Y2, Y1, Y0
-	ADDQ         $0x18, CX
-	ADDQ         $0x04, SI
-	DECQ         DI
-	JNZ          models40
-
-folded41:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided43
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale42
-	VDIVPS       Y1, Y0, Y0
-	JMP          divided43
-
-scale42:
-	VMULPS Y1, Y0, Y0
-
-divided43:
-	VCVTPS2PH $0x00, Y0, X0
-	VMOVQ     X0, (AX)
-	VPEXTRQ   $0x01, X0, -8(AX)(DX*2)
-	VZEROUPPER
-	RET
-
-smaller39:
-	CMPQ    DX, $0x02
 	JLT     smaller44
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
@@ -5751,8 +5931,8 @@ models45:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y1
 	LEAQ         (R8)(BX*2), R8
-	VMOVD        (R8), X2
-	VPINSRD      $0x01, -4(R8)(DX*2), X2, X2
+	VMOVQ        (R8), X2
+	VPINSRQ      $0x01, -8(R8)(DX*2), X2, X2
 	VCVTPH2PS    X2, Y2
 	VFMADD231PS  Y2, Y1, Y0
 	ADDQ         $0x18, CX
@@ -5776,30 +5956,32 @@ scale47:
 
 divided48:
 	VCVTPS2PH $0x00, Y0, X0
-	VMOVD     X0, (AX)
-	VPEXTRD   $0x01, X0, -4(AX)(DX*2)
+	VMOVQ     X0, (AX)
+	VPEXTRQ   $0x01, X0, -8(AX)(DX*2)
 	VZEROUPPER
 	RET
 
 smaller44:
+	CMPQ    DX, $0x02
+	JLT     smaller49
 	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), SI
-	TESTQ   SI, SI
+	MOVQ    models+40(FP), DI
+	TESTQ   DI, DI
 	JZ      folded51
 	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), DX
+	MOVQ    w+16(FP), SI
 
 models50:
-	MOVQ         (CX), DI
-	VBROADCASTSS (DX), Y1
-	LEAQ         (DI)(BX*2), DI
-	MOVWLZX      (DI), DI
-	VMOVD        DI, X2
+	MOVQ         (CX), R8
+	VBROADCASTSS (SI), Y1
+	LEAQ         (R8)(BX*2), R8
+	VMOVD        (R8), X2
+	VPINSRD      $0x01, -4(R8)(DX*2), X2, X2
 	VCVTPH2PS    X2, Y2
 	VFMADD231PS  Y2, Y1, Y0
 	ADDQ         $0x18, CX
-	ADDQ         $0x04, DX
-	DECQ         SI
+	ADDQ         $0x04, SI
+	DECQ         DI
 	JNZ          models50
 
 folded51:
@@ -5818,6 +6000,48 @@ scale52:
 
 divided53:
 	VCVTPS2PH $0x00, Y0, X0
+	VMOVD     X0, (AX)
+	VPEXTRD   $0x01, X0, -4(AX)(DX*2)
+	VZEROUPPER
+	RET
+
+smaller49:
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), SI
+	TESTQ   SI, SI
+	JZ      folded56
+	MOVQ    x+8(FP), CX
+	MOVQ    w+16(FP), DX
+
+models55:
+	MOVQ         (CX), DI
+	VBROADCASTSS (DX), Y1
+	LEAQ         (DI)(BX*2), DI
+	MOVWLZX      (DI), DI
+	VMOVD        DI, X2
+	VCVTPH2PS    X2, Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         $0x18, CX
+	ADDQ         $0x04, DX
+	DECQ         SI
+	JNZ          models55
+
+folded56:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided58
+	VXORPS       X1, X1, X1
+	VCVTSD2SS    divisor+56(FP), X1, X1
+	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale57
+	VDIVPS       Y1, Y0, Y0
+	JMP          divided58
+
+scale57:
+	VMULPS Y1, Y0, Y0
+
+divided58:
+	VCVTPS2PH $0x00, Y0, X0
 	VPEXTRW   $0x00, X0, (AX)
 	VZEROUPPER
 	RET
@@ -5834,22 +6058,22 @@ TEXT ·accumulateFloat16AVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
 	CMPQ     CX, $+8
-	JLT      done55
+	JLT      done60
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks54
+	JZ      blocks59
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded57
+	JZ      folded62
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models56:
+models61:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y0
 	VCVTPH2PS    (R9)(BX*2), Y2
@@ -5857,14 +6081,14 @@ models56:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models56
+	JNZ          models61
 
-folded57:
-blocks54:
+folded62:
+blocks59:
 	CMPQ CX, $+64
-	JLT  blocksDone59
+	JLT  blocksDone64
 
-block58:
+block63:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -5875,11 +6099,11 @@ block58:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded61
+	JZ      folded66
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models60:
+models65:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y9
 	VCVTPH2PS    (R8)(DX*2), Y10
@@ -5901,9 +6125,9 @@ models60:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models60
+	JNZ          models65
 
-folded61:
+folded66:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -5916,22 +6140,22 @@ folded61:
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
 	CMPQ    CX, $+64
-	JGE     block58
+	JGE     block63
 
-blocksDone59:
+blocksDone64:
 	CMPQ CX, $+16
-	JLT  blocksDone63
+	JLT  blocksDone68
 
-block62:
+block67:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded65
+	JZ      folded70
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models64:
+models69:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y3
 	VCVTPH2PS    (R8)(DX*2), Y4
@@ -5941,30 +6165,30 @@ models64:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models64
+	JNZ          models69
 
-folded65:
+folded70:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block62
+	JGE     block67
 
-blocksDone63:
+blocksDone68:
 	CMPQ CX, $+8
-	JLT  blocksDone67
+	JLT  blocksDone72
 
-block66:
+block71:
 	VMOVUPS (AX), Y0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded69
+	JZ      folded74
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models68:
+models73:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y2
 	VCVTPH2PS    (R8)(DX*2), Y3
@@ -5972,23 +6196,23 @@ models68:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models68
+	JNZ          models73
 
-folded69:
+folded74:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block66
+	JGE     block71
 
-blocksDone67:
+blocksDone72:
 	TESTQ   CX, CX
-	JZ      done55
+	JZ      done60
 	LEAQ    -32(AX)(CX*4), AX
 	VMOVUPS Y1, (AX)
 
-done55:
+done60:
 	VZEROUPPER
 	RET
 
@@ -6011,35 +6235,132 @@ TEXT ·weightedSumBFloat16AVX2(SB), NOSPLIT, $0-72
 	VPSLLD   $0x10, Y1, Y1
 	CMPQ     DX, $+16
 	JLT      small1
+	CMPQ     DX, $+32
+	JGT      many2
+	TESTQ    CX, CX
+	JNZ      many2
+	LEAQ     -16(BX)(DX*1), CX
+	VMOVAPS  Y0, Y2
+	VMOVAPS  Y0, Y3
+	VMOVAPS  Y0, Y4
+	VMOVAPS  Y0, Y0
+	MOVQ     models+40(FP), R8
+	TESTQ    R8, R8
+	JZ       folded6
+	MOVQ     x+8(FP), SI
+	MOVQ     w+16(FP), DI
 
+models5:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Y5
+	VMOVUPS      (R9)(BX*2), Y7
+	VPSLLD       $0x10, Y7, Y6
+	VPAND        Y7, Y1, Y7
+	VFMADD231PS  Y6, Y5, Y2
+	VFMADD231PS  Y7, Y5, Y3
+	VMOVUPS      (R9)(CX*2), Y7
+	VPSLLD       $0x10, Y7, Y6
+	VPAND        Y7, Y1, Y7
+	VFMADD231PS  Y6, Y5, Y4
+	VFMADD231PS  Y7, Y5, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models5
+
+folded6:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided8
+	VXORPS       X1, X1, X1
+	VCVTSD2SS    divisor+56(FP), X1, X1
+	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale7
+	VDIVPS       Y1, Y2, Y2
+	VDIVPS       Y1, Y3, Y3
+	VDIVPS       Y1, Y4, Y4
+	VDIVPS       Y1, Y0, Y0
+	JMP          divided8
+
+scale7:
+	VMULPS Y1, Y2, Y2
+	VMULPS Y1, Y3, Y3
+	VMULPS Y1, Y4, Y4
+	VMULPS Y1, Y0, Y0
+
+divided8:
+	VPBROADCASTD word7fff<>+0(SB), Y1
+	VPBROADCASTD word1<>+0(SB), Y5
+	VPBROADCASTD word400000<>+0(SB), Y6
+	VPSRLD       $0x10, Y2, Y7
+	VPAND        Y7, Y5, Y7
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y2, Y7, Y7
+	VCMPPS       $0x03, Y2, Y2, Y8
+	VPOR         Y6, Y2, Y2
+	VBLENDVPS    Y8, Y2, Y7, Y7
+	VPSRLD       $0x10, Y3, Y2
+	VPAND        Y2, Y5, Y2
+	VPADDD       Y1, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y1
+	VPOR         Y6, Y3, Y3
+	VBLENDVPS    Y1, Y3, Y2, Y2
+	VPSRLD       $0x10, Y7, Y7
+	VPBLENDW     $0xaa, Y2, Y7, Y2
+	VPBROADCASTD word7fff<>+0(SB), Y1
+	VPBROADCASTD word1<>+0(SB), Y3
+	VPBROADCASTD word400000<>+0(SB), Y5
+	VPSRLD       $0x10, Y4, Y6
+	VPAND        Y6, Y3, Y6
+	VPADDD       Y1, Y6, Y6
+	VPADDD       Y4, Y6, Y6
+	VCMPPS       $0x03, Y4, Y4, Y7
+	VPOR         Y5, Y4, Y4
+	VBLENDVPS    Y7, Y4, Y6, Y6
+	VPSRLD       $0x10, Y0, Y4
+	VPAND        Y4, Y3, Y4
+	VPADDD       Y1, Y4, Y4
+	VPADDD       Y0, Y4, Y4
+	VCMPPS       $0x03, Y0, Y0, Y1
+	VPOR         Y5, Y0, Y0
+	VBLENDVPS    Y1, Y0, Y4, Y4
+	VPSRLD       $0x10, Y6, Y6
+	VPBLENDW     $0xaa, Y4, Y6, Y4
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y4, -32(AX)(DX*2)
+	VZEROUPPER
+	RET
+
+many2:
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, DX
-	JZ      blocks2
+	JZ      blocks3
 	LEAQ    -16(DX), SI
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh4
+	JEQ     fresh9
 	VMOVUPS (DI), Y3
 	VMOVUPS 32(DI), Y4
 	VSHUFPS $0x88, Y4, Y3, Y2
 	VSHUFPS $0xdd, Y4, Y3, Y3
 	VPERMPD $0xd8, Y2, Y2
 	VPERMPD $0xd8, Y3, Y3
-	JMP     started5
+	JMP     started10
 
-fresh4:
+fresh9:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started5:
+started10:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded7
+	JZ    folded12
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models6:
+models11:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Y4
 	VMOVUPS      (R10)(SI*2), Y6
@@ -6050,25 +6371,25 @@ models6:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models6
+	JNZ          models11
 
-folded7:
+folded12:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided9
+	JZ           divided14
 	VXORPS       X4, X4, X4
 	VCVTSD2SS    divisor+56(FP), X4, X4
 	VBROADCASTSS X4, Y4
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale8
+	JNZ          scale13
 	VDIVPS       Y4, Y2, Y2
 	VDIVPS       Y4, Y3, Y3
-	JMP          divided9
+	JMP          divided14
 
-scale8:
+scale13:
 	VMULPS Y4, Y2, Y2
 	VMULPS Y4, Y3, Y3
 
-divided9:
+divided14:
 	VPBROADCASTD word7fff<>+0(SB), Y4
 	VPBROADCASTD word1<>+0(SB), Y5
 	VPBROADCASTD word400000<>+0(SB), Y6
@@ -6090,13 +6411,13 @@ divided9:
 	VPBLENDW     $0xaa, Y2, Y7, Y2
 	VMOVAPS      Y2, Y2
 
-blocks2:
+blocks3:
 	CMPQ DX, $+64
-	JLT  blocksDone11
+	JLT  blocksDone16
 
-block10:
+block15:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh12
+	JEQ     fresh17
 	VMOVUPS (CX), Y4
 	VMOVUPS 32(CX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
@@ -6121,9 +6442,9 @@ block10:
 	VSHUFPS $0xdd, Y11, Y10, Y10
 	VPERMPD $0xd8, Y9, Y9
 	VPERMPD $0xd8, Y10, Y10
-	JMP     started13
+	JMP     started18
 
-fresh12:
+fresh17:
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
 	VMOVAPS Y0, Y5
@@ -6133,14 +6454,14 @@ fresh12:
 	VMOVAPS Y0, Y9
 	VMOVAPS Y0, Y10
 
-started13:
+started18:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded15
+	JZ    folded20
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models14:
+models19:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y11
 	VMOVUPS      (R9)(BX*2), Y13
@@ -6166,16 +6487,16 @@ models14:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models14
+	JNZ          models19
 
-folded15:
+folded20:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided17
+	JZ           divided22
 	VXORPS       X11, X11, X11
 	VCVTSD2SS    divisor+56(FP), X11, X11
 	VBROADCASTSS X11, Y11
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale16
+	JNZ          scale21
 	VDIVPS       Y11, Y3, Y3
 	VDIVPS       Y11, Y4, Y4
 	VDIVPS       Y11, Y5, Y5
@@ -6184,9 +6505,9 @@ folded15:
 	VDIVPS       Y11, Y8, Y8
 	VDIVPS       Y11, Y9, Y9
 	VDIVPS       Y11, Y10, Y10
-	JMP          divided17
+	JMP          divided22
 
-scale16:
+scale21:
 	VMULPS Y11, Y3, Y3
 	VMULPS Y11, Y4, Y4
 	VMULPS Y11, Y5, Y5
@@ -6196,7 +6517,7 @@ scale16:
 	VMULPS Y11, Y9, Y9
 	VMULPS Y11, Y10, Y10
 
-divided17:
+divided22:
 	VPBROADCASTD word7fff<>+0(SB), Y11
 	VPBROADCASTD word1<>+0(SB), Y12
 	VPBROADCASTD word400000<>+0(SB), Y13
@@ -6274,54 +6595,54 @@ divided17:
 	VPSRLD       $0x10, Y11, Y11
 	VPBLENDW     $0xaa, Y9, Y11, Y9
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past18
+	JNZ          past23
 	VMOVUPS      Y3, (AX)
 	VMOVUPS      Y5, 32(AX)
 	VMOVUPS      Y7, 64(AX)
 	VMOVUPS      Y9, 96(AX)
-	JMP          stored19
+	JMP          stored24
 
-past18:
+past23:
 	VMOVNTPS Y3, (AX)
 	VMOVNTPS Y5, 32(AX)
 	VMOVNTPS Y7, 64(AX)
 	VMOVNTPS Y9, 96(AX)
 
-stored19:
+stored24:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block10
+	JGE  block15
 
-blocksDone11:
+blocksDone16:
 	CMPQ DX, $+16
-	JLT  blocksDone21
+	JLT  blocksDone26
 
-block20:
+block25:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh22
+	JEQ     fresh27
 	VMOVUPS (CX), Y4
 	VMOVUPS 32(CX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
 	VSHUFPS $0xdd, Y5, Y4, Y4
 	VPERMPD $0xd8, Y3, Y3
 	VPERMPD $0xd8, Y4, Y4
-	JMP     started23
+	JMP     started28
 
-fresh22:
+fresh27:
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
 
-started23:
+started28:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded25
+	JZ    folded30
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models24:
+models29:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y5
 	VMOVUPS      (R9)(BX*2), Y7
@@ -6332,25 +6653,25 @@ models24:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models24
+	JNZ          models29
 
-folded25:
+folded30:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided27
+	JZ           divided32
 	VXORPS       X5, X5, X5
 	VCVTSD2SS    divisor+56(FP), X5, X5
 	VBROADCASTSS X5, Y5
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale26
+	JNZ          scale31
 	VDIVPS       Y5, Y3, Y3
 	VDIVPS       Y5, Y4, Y4
-	JMP          divided27
+	JMP          divided32
 
-scale26:
+scale31:
 	VMULPS Y5, Y3, Y3
 	VMULPS Y5, Y4, Y4
 
-divided27:
+divided32:
 	VPBROADCASTD word7fff<>+0(SB), Y5
 	VPBROADCASTD word1<>+0(SB), Y6
 	VPBROADCASTD word400000<>+0(SB), Y7
@@ -6376,94 +6697,27 @@ divided27:
 	ADDQ         $+16, BX
 	SUBQ         $+16, DX
 	CMPQ         DX, $+16
-	JGE          block20
+	JGE          block25
 
-blocksDone21:
+blocksDone26:
 	TESTQ   DX, DX
-	JZ      done3
+	JZ      done4
 	VMOVUPS Y2, -32(AX)(DX*2)
 
-done3:
+done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced28
+	JZ    fenced33
 	SFENCE
 
-fenced28:
+fenced33:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   DX, DX
-	JZ      done3
+	JZ      done4
 	CMPQ    DX, $0x08
-	JLT     smaller29
-	VMOVAPS Y0, Y2
-	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), DI
-	TESTQ   DI, DI
-	JZ      folded31
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), SI
-
-models30:
-	MOVQ         (CX), R8
-	VBROADCASTSS (SI), Y4
-	LEAQ         (R8)(BX*2), R8
-	VMOVDQU      (R8), X3
-	VINSERTI128  $0x01, -16(R8)(DX*2), Y3, Y3
-	VPSLLD       $0x10, Y3, Y5
-	VPAND        Y3, Y1, Y6
-	VFMADD231PS  Y5, Y4, Y2
-	VFMADD231PS  Y6, Y4, Y0
-	ADDQ         $0x18, CX
-	ADDQ         $0x04, SI
-	DECQ         DI
-	JNZ          models30
-
-folded31:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided33
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale32
-	VDIVPS       Y1, Y2, Y2
-	VDIVPS       Y1, Y0, Y0
-	JMP          divided33
-
-scale32:
-	VMULPS Y1, Y2, Y2
-	VMULPS Y1, Y0, Y0
-
-divided33:
-	VPBROADCASTD word7fff<>+0(SB), Y1
-	VPBROADCASTD word1<>+0(SB), Y3
-	VPBROADCASTD word400000<>+0(SB), Y4
-	VPSRLD       $0x10, Y2, Y5
-	VPAND        Y5, Y3, Y5
-	VPADDD       Y1, Y5, Y5
-	VPADDD       Y2, Y5, Y5
-	VCMPPS       $0x03, Y2, Y2, Y6
-	VPOR         Y4, Y2, Y2
-	VBLENDVPS    Y6, Y2, Y5, Y5
-	VPSRLD       $0x10, Y0, Y2
-	VPAND        Y2, Y3, Y2
-	VPADDD       Y1, Y2, Y2
-	VPADDD       Y0, Y2, Y2
-	VCMPPS       $0x03, Y0, Y0, Y1
-	VPOR         Y4, Y0, Y0
-	VBLENDVPS    Y1, Y0, Y2, Y2
-	VPSRLD       $0x10, Y5, Y5
-	VPBLENDW     $0xaa, Y2, Y5, Y2
-	VMOVDQU      X2, (AX)
-	VEXTRACTI128 $0x01, Y2, -16(AX)(DX*2)
-	VZEROUPPER
-	RET
-
-smaller29:
-	CMPQ    DX, $0x04
 	JLT     smaller34
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y0
@@ -6477,8 +6731,8 @@ models35:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y4
 	LEAQ         (R8)(BX*2), R8
-	VMOVQ        (R8), X3
-	VPINSRQ      $0x01, -8(R8)(DX*2), X3, X3
+	VMOVDQU      (R8), X3
+	VINSERTI128  $0x01, -16(R8)(DX*2), Y3, Y3
 	VPSLLD       $0x10, Y3, Y5
 	VPAND        Y3, Y1, Y6
 	VFMADD231PS  Y5, Y4, Y2
@@ -6524,13 +6778,13 @@ divided38:
 	VBLENDVPS    Y1, Y0, Y2, Y2
 	VPSRLD       $0x10, Y5, Y5
 	VPBLENDW     $0xaa, Y2, Y5, Y2
-	VMOVQ        X2, (AX)
-	VPEXTRQ      $0x01, X2, -8(AX)(DX*2)
+	VMOVDQU      X2, (AX)
+	VEXTRACTI128 $0x01, Y2, -16(AX)(DX*2)
 	VZEROUPPER
 	RET
 
 smaller34:
-	CMPQ    DX, $0x02
+	CMPQ    DX, $0x04
 	JLT     smaller39
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y0
@@ -6544,8 +6798,8 @@ models40:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y4
 	LEAQ         (R8)(BX*2), R8
-	VMOVD        (R8), X3
-	VPINSRD      $0x01, -4(R8)(DX*2), X3, X3
+	VMOVQ        (R8), X3
+	VPINSRQ      $0x01, -8(R8)(DX*2), X3, X3
 	VPSLLD       $0x10, Y3, Y5
 	VPAND        Y3, Y1, Y6
 	VFMADD231PS  Y5, Y4, Y2
@@ -6591,33 +6845,35 @@ divided43:
 	VBLENDVPS    Y1, Y0, Y2, Y2
 	VPSRLD       $0x10, Y5, Y5
 	VPBLENDW     $0xaa, Y2, Y5, Y2
-	VMOVD        X2, (AX)
-	VPEXTRD      $0x01, X2, -4(AX)(DX*2)
+	VMOVQ        X2, (AX)
+	VPEXTRQ      $0x01, X2, -8(AX)(DX*2)
 	VZEROUPPER
 	RET
 
 smaller39:
+	CMPQ    DX, $0x02
+	JLT     smaller44
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), SI
-	TESTQ   SI, SI
+	MOVQ    models+40(FP), DI
+	TESTQ   DI, DI
 	JZ      folded46
 	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), DX
+	MOVQ    w+16(FP), SI
 
 models45:
-	MOVQ         (CX), DI
-	VBROADCASTSS (DX), Y4
-	LEAQ         (DI)(BX*2), DI
-	MOVWLZX      (DI), DI
-	VMOVD        DI, X3
+	MOVQ         (CX), R8
+	VBROADCASTSS (SI), Y4
+	LEAQ         (R8)(BX*2), R8
+	VMOVD        (R8), X3
+	VPINSRD      $0x01, -4(R8)(DX*2), X3, X3
 	VPSLLD       $0x10, Y3, Y5
 	VPAND        Y3, Y1, Y6
 	VFMADD231PS  Y5, Y4, Y2
 	VFMADD231PS  Y6, Y4, Y0
 	ADDQ         $0x18, CX
-	ADDQ         $0x04, DX
-	DECQ         SI
+	ADDQ         $0x04, SI
+	DECQ         DI
 	JNZ          models45
 
 folded46:
@@ -6637,6 +6893,71 @@ scale47:
 	VMULPS Y1, Y0, Y0
 
 divided48:
+	VPBROADCASTD word7fff<>+0(SB), Y1
+	VPBROADCASTD word1<>+0(SB), Y3
+	VPBROADCASTD word400000<>+0(SB), Y4
+	VPSRLD       $0x10, Y2, Y5
+	VPAND        Y5, Y3, Y5
+	VPADDD       Y1, Y5, Y5
+	VPADDD       Y2, Y5, Y5
+	VCMPPS       $0x03, Y2, Y2, Y6
+	VPOR         Y4, Y2, Y2
+	VBLENDVPS    Y6, Y2, Y5, Y5
+	VPSRLD       $0x10, Y0, Y2
+	VPAND        Y2, Y3, Y2
+	VPADDD       Y1, Y2, Y2
+	VPADDD       Y0, Y2, Y2
+	VCMPPS       $0x03, Y0, Y0, Y1
+	VPOR         Y4, Y0, Y0
+	VBLENDVPS    Y1, Y0, Y2, Y2
+	VPSRLD       $0x10, Y5, Y5
+	VPBLENDW     $0xaa, Y2, Y5, Y2
+	VMOVD        X2, (AX)
+	VPEXTRD      $0x01, X2, -4(AX)(DX*2)
+	VZEROUPPER
+	RET
+
+smaller44:
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), SI
+	TESTQ   SI, SI
+	JZ      folded51
+	MOVQ    x+8(FP), CX
+	MOVQ    w+16(FP), DX
+
+models50:
+	MOVQ         (CX), DI
+	VBROADCASTSS (DX), Y4
+	LEAQ         (DI)(BX*2), DI
+	MOVWLZX      (DI), DI
+	VMOVD        DI, X3
+	VPSLLD       $0x10, Y3, Y5
+	VPAND        Y3, Y1, Y6
+	VFMADD231PS  Y5, Y4, Y2
+	VFMADD231PS  Y6, Y4, Y0
+	ADDQ         $0x18, CX
+	ADDQ         $0x04, DX
+	DECQ         SI
+	JNZ          models50
+
+folded51:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided53
+	VXORPS       X1, X1, X1
+	VCVTSD2SS    divisor+56(FP), X1, X1
+	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale52
+	VDIVPS       Y1, Y2, Y2
+	VDIVPS       Y1, Y0, Y0
+	JMP          divided53
+
+scale52:
+	VMULPS Y1, Y2, Y2
+	VMULPS Y1, Y0, Y0
+
+divided53:
 	VPBROADCASTD word7fff<>+0(SB), Y1
 	VPBROADCASTD word1<>+0(SB), Y3
 	VPBROADCASTD word400000<>+0(SB), Y4
@@ -6674,11 +6995,11 @@ TEXT ·accumulateBFloat16AVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x10, Y0, Y0
 	CMPQ     CX, $+16
-	JLT      done50
+	JLT      done55
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, CX
-	JZ      blocks49
+	JZ      blocks54
 	LEAQ    -16(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
@@ -6690,11 +7011,11 @@ TEXT ·accumulateBFloat16AVX2(SB), NOSPLIT, $0-48
 	VPERMPD $0xd8, Y2, Y2
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded52
+	JZ      folded57
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models51:
+models56:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y3
 	VMOVUPS      (R9)(BX*2), Y5
@@ -6705,14 +7026,14 @@ models51:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models51
+	JNZ          models56
 
-folded52:
-blocks49:
+folded57:
+blocks54:
 	CMPQ CX, $+64
-	JLT  blocksDone54
+	JLT  blocksDone59
 
-block53:
+block58:
 	VMOVUPS (AX), Y4
 	VMOVUPS 32(AX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
@@ -6739,11 +7060,11 @@ block53:
 	VPERMPD $0xd8, Y10, Y10
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded56
+	JZ      folded61
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models55:
+models60:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y11
 	VMOVUPS      (R8)(DX*2), Y13
@@ -6769,9 +7090,9 @@ models55:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models55
+	JNZ          models60
 
-folded56:
+folded61:
 	VUNPCKLPS  Y4, Y3, Y11
 	VUNPCKHPS  Y4, Y3, Y4
 	VPERM2F128 $0x20, Y4, Y11, Y3
@@ -6800,13 +7121,13 @@ folded56:
 	ADDQ       $+64, DX
 	SUBQ       $+64, CX
 	CMPQ       CX, $+64
-	JGE        block53
+	JGE        block58
 
-blocksDone54:
+blocksDone59:
 	CMPQ CX, $+16
-	JLT  blocksDone58
+	JLT  blocksDone63
 
-block57:
+block62:
 	VMOVUPS (AX), Y4
 	VMOVUPS 32(AX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
@@ -6815,11 +7136,11 @@ block57:
 	VPERMPD $0xd8, Y4, Y4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded60
+	JZ      folded65
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models59:
+models64:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y5
 	VMOVUPS      (R8)(DX*2), Y7
@@ -6830,9 +7151,9 @@ models59:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models59
+	JNZ          models64
 
-folded60:
+folded65:
 	VUNPCKLPS  Y4, Y3, Y5
 	VUNPCKHPS  Y4, Y3, Y4
 	VPERM2F128 $0x20, Y4, Y5, Y3
@@ -6843,11 +7164,11 @@ folded60:
 	ADDQ       $+16, DX
 	SUBQ       $+16, CX
 	CMPQ       CX, $+16
-	JGE        block57
+	JGE        block62
 
-blocksDone58:
+blocksDone63:
 	TESTQ      CX, CX
-	JZ         done50
+	JZ         done55
 	LEAQ       -64(AX)(CX*4), AX
 	VUNPCKLPS  Y2, Y1, Y0
 	VUNPCKHPS  Y2, Y1, Y2
@@ -6856,7 +7177,7 @@ blocksDone58:
 	VMOVUPS    Y1, (AX)
 	VMOVUPS    Y0, 32(AX)
 
-done50:
+done55:
 	VZEROUPPER
 	RET
 
@@ -6877,61 +7198,106 @@ TEXT ·weightedSumFloat32NativeAVX2(SB), NOSPLIT, $0-72
 	VPSLLD   $0x1f, Y0, Y0
 	CMPQ     DX, $+8
 	JLT      small1
+	CMPQ     DX, $+16
+	JGT      many2
+	TESTQ    CX, CX
+	JNZ      many2
+	LEAQ     -8(BX)(DX*1), CX
+	VMOVAPS  Y0, Y1
+	VMOVAPS  Y0, Y0
+	MOVQ     models+40(FP), R8
+	TESTQ    R8, R8
+	JZ       folded6
+	MOVQ     x+8(FP), SI
+	MOVQ     w+16(FP), DI
 
+models5:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Y2
+	VFMADD231PS  (R9)(BX*4), Y2, Y1
+	VFMADD231PS  (R9)(CX*4), Y2, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models5
+
+folded6:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided8
+	VXORPS       X2, X2, X2
+	VCVTSD2SS    divisor+56(FP), X2, X2
+	VBROADCASTSS X2, Y2
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale7
+	VDIVPS       Y2, Y1, Y1
+	VDIVPS       Y2, Y0, Y0
+	JMP          divided8
+
+scale7:
+	VMULPS Y2, Y1, Y1
+	VMULPS Y2, Y0, Y0
+
+divided8:
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y0, -32(AX)(DX*4)
+	VZEROUPPER
+	RET
+
+many2:
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, DX
-	JZ      blocks2
+	JZ      blocks3
 	LEAQ    -8(DX), SI
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh4
+	JEQ     fresh9
 	VMOVUPS (DI), Y1
-	JMP     started5
+	JMP     started10
 
-fresh4:
+fresh9:
 	VMOVAPS Y0, Y1
 
-started5:
+started10:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded7
+	JZ    folded12
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models6:
+models11:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Y2
 	VFMADD231PS  (R10)(SI*4), Y2, Y1
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models6
+	JNZ          models11
 
-folded7:
+folded12:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided9
+	JZ           divided14
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Y2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale8
+	JNZ          scale13
 	VDIVPS       Y2, Y1, Y1
-	JMP          divided9
+	JMP          divided14
 
-scale8:
+scale13:
 	VMULPS Y2, Y1, Y1
 
-divided9:
+divided14:
 	VMOVAPS Y1, Y1
 
-blocks2:
+blocks3:
 	CMPQ DX, $+64
-	JLT  blocksDone11
+	JLT  blocksDone16
 
-block10:
+block15:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh12
+	JEQ     fresh17
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -6940,9 +7306,9 @@ block10:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started13
+	JMP     started18
 
-fresh12:
+fresh17:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -6952,14 +7318,14 @@ fresh12:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started13:
+started18:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded15
+	JZ    folded20
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models14:
+models19:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y10
 	VFMADD231PS  (R9)(BX*4), Y10, Y2
@@ -6973,16 +7339,16 @@ models14:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models14
+	JNZ          models19
 
-folded15:
+folded20:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided17
+	JZ           divided22
 	VXORPS       X10, X10, X10
 	VCVTSD2SS    divisor+56(FP), X10, X10
 	VBROADCASTSS X10, Y10
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale16
+	JNZ          scale21
 	VDIVPS       Y10, Y2, Y2
 	VDIVPS       Y10, Y3, Y3
 	VDIVPS       Y10, Y4, Y4
@@ -6991,9 +7357,9 @@ folded15:
 	VDIVPS       Y10, Y7, Y7
 	VDIVPS       Y10, Y8, Y8
 	VDIVPS       Y10, Y9, Y9
-	JMP          divided17
+	JMP          divided22
 
-scale16:
+scale21:
 	VMULPS Y10, Y2, Y2
 	VMULPS Y10, Y3, Y3
 	VMULPS Y10, Y4, Y4
@@ -7003,9 +7369,9 @@ scale16:
 	VMULPS Y10, Y8, Y8
 	VMULPS Y10, Y9, Y9
 
-divided17:
+divided22:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past18
+	JNZ     past23
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
 	VMOVUPS Y4, 64(AX)
@@ -7014,9 +7380,9 @@ divided17:
 	VMOVUPS Y7, 160(AX)
 	VMOVUPS Y8, 192(AX)
 	VMOVUPS Y9, 224(AX)
-	JMP     stored19
+	JMP     stored24
 
-past18:
+past23:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
@@ -7026,37 +7392,37 @@ past18:
 	VMOVNTPS Y8, 192(AX)
 	VMOVNTPS Y9, 224(AX)
 
-stored19:
+stored24:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block10
+	JGE  block15
 
-blocksDone11:
+blocksDone16:
 	CMPQ DX, $+16
-	JLT  blocksDone21
+	JLT  blocksDone26
 
-block20:
+block25:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh22
+	JEQ     fresh27
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
-	JMP     started23
+	JMP     started28
 
-fresh22:
+fresh27:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started23:
+started28:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded25
+	JZ    folded30
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models24:
+models29:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y4
 	VFMADD231PS  (R9)(BX*4), Y4, Y2
@@ -7064,156 +7430,114 @@ models24:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models24
+	JNZ          models29
 
-folded25:
+folded30:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided27
+	JZ           divided32
 	VXORPS       X4, X4, X4
 	VCVTSD2SS    divisor+56(FP), X4, X4
 	VBROADCASTSS X4, Y4
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale26
+	JNZ          scale31
 	VDIVPS       Y4, Y2, Y2
 	VDIVPS       Y4, Y3, Y3
-	JMP          divided27
+	JMP          divided32
 
-scale26:
+scale31:
 	VMULPS Y4, Y2, Y2
 	VMULPS Y4, Y3, Y3
 
-divided27:
+divided32:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past28
+	JNZ     past33
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
-	JMP     stored29
+	JMP     stored34
 
-past28:
+past33:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 
-stored29:
+stored34:
 	ADDQ $+64, AX
 	ADDQ $+64, CX
 	ADDQ $+16, BX
 	SUBQ $+16, DX
 	CMPQ DX, $+16
-	JGE  block20
+	JGE  block25
 
-blocksDone21:
+blocksDone26:
 	CMPQ DX, $+8
-	JLT  blocksDone31
+	JLT  blocksDone36
 
-block30:
+block35:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh32
+	JEQ     fresh37
 	VMOVUPS (CX), Y2
-	JMP     started33
+	JMP     started38
 
-fresh32:
+fresh37:
 	VMOVAPS Y0, Y2
 
-started33:
+started38:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded35
+	JZ    folded40
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models34:
+models39:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y3
 	VFMADD231PS  (R9)(BX*4), Y3, Y2
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models34
+	JNZ          models39
 
-folded35:
+folded40:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided37
+	JZ           divided42
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Y3
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale36
+	JNZ          scale41
 	VDIVPS       Y3, Y2, Y2
-	JMP          divided37
+	JMP          divided42
 
-scale36:
+scale41:
 	VMULPS Y3, Y2, Y2
 
-divided37:
+divided42:
 	VMOVUPS Y2, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+32, CX
 	ADDQ    $+8, BX
 	SUBQ    $+8, DX
 	CMPQ    DX, $+8
-	JGE     block30
+	JGE     block35
 
-blocksDone31:
+blocksDone36:
 	TESTQ   DX, DX
-	JZ      done3
+	JZ      done4
 	VMOVUPS Y1, -32(AX)(DX*4)
 
-done3:
+done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced38
+	JZ    fenced43
 	SFENCE
 
-fenced38:
+fenced43:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   DX, DX
-	JZ      done3
+	JZ      done4
 	CMPQ    DX, $0x04
-	JLT     smaller39
-	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), DI
-	TESTQ   DI, DI
-	JZ      folded41
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), SI
-
-models40:
-	MOVQ         (CX), R8
-	VBROADCASTSS (SI), Y2
-	LEAQ         (R8)(BX*4), R8
-	VMOVDQU      (R8), X1
-	VINSERTI128  $0x01, -16(R8)(DX*4), Y1, Y1
-	VFMADD231PS  Y1, Y2, Y0
-	ADDQ         $0x18, CX
-	ADDQ         $0x04, SI
-	DECQ         DI
-	JNZ          models40
-
-folded41:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided43
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale42
-	VDIVPS       Y1, Y0, Y0
-	JMP          divided43
-
-scale42:
-	VMULPS Y1, Y0, Y0
-
-divided43:
-	VMOVDQU      X0, (AX)
-	VEXTRACTI128 $0x01, Y0, -16(AX)(DX*4)
-	VZEROUPPER
-	RET
-
-smaller39:
-	CMPQ    DX, $0x02
 	JLT     smaller44
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
@@ -7226,8 +7550,8 @@ models45:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y2
 	LEAQ         (R8)(BX*4), R8
-	VMOVQ        (R8), X1
-	VPINSRQ      $0x01, -8(R8)(DX*4), X1, X1
+	VMOVDQU      (R8), X1
+	VINSERTI128  $0x01, -16(R8)(DX*4), Y1, Y1
 	VFMADD231PS  Y1, Y2, Y0
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
@@ -7249,12 +7573,14 @@ scale47:
 	VMULPS Y1, Y0, Y0
 
 divided48:
-	VMOVQ   X0, (AX)
-	VPEXTRQ $0x01, X0, -8(AX)(DX*4)
+	VMOVDQU      X0, (AX)
+	VEXTRACTI128 $0x01, Y0, -16(AX)(DX*4)
 	VZEROUPPER
 	RET
 
 smaller44:
+	CMPQ    DX, $0x02
+	JLT     smaller49
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
@@ -7266,8 +7592,8 @@ models50:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y2
 	LEAQ         (R8)(BX*4), R8
-	VMOVD        (R8), X1
-	VPINSRD      $0x01, -4(R8)(DX*4), X1, X1
+	VMOVQ        (R8), X1
+	VPINSRQ      $0x01, -8(R8)(DX*4), X1, X1
 	VFMADD231PS  Y1, Y2, Y0
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
@@ -7289,6 +7615,46 @@ scale52:
 	VMULPS Y1, Y0, Y0
 
 divided53:
+	VMOVQ   X0, (AX)
+	VPEXTRQ $0x01, X0, -8(AX)(DX*4)
+	VZEROUPPER
+	RET
+
+smaller49:
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), DI
+	TESTQ   DI, DI
+	JZ      folded56
+	MOVQ    x+8(FP), CX
+	MOVQ    w+16(FP), SI
+
+models55:
+	MOVQ         (CX), R8
+	VBROADCASTSS (SI), Y2
+	LEAQ         (R8)(BX*4), R8
+	VMOVD        (R8), X1
+	VPINSRD      $0x01, -4(R8)(DX*4), X1, X1
+	VFMADD231PS  Y1, Y2, Y0
+	ADDQ         $0x18, CX
+	ADDQ         $0x04, SI
+	DECQ         DI
+	JNZ          models55
+
+folded56:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided58
+	VXORPS       X1, X1, X1
+	VCVTSD2SS    divisor+56(FP), X1, X1
+	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale57
+	VDIVPS       Y1, Y0, Y0
+	JMP          divided58
+
+scale57:
+	VMULPS Y1, Y0, Y0
+
+divided58:
 	VMOVD   X0, (AX)
 	VPEXTRD $0x01, X0, -4(AX)(DX*4)
 	VZEROUPPER
@@ -7306,36 +7672,36 @@ TEXT ·accumulateFloat32NativeAVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
 	CMPQ     CX, $+8
-	JLT      done55
+	JLT      done60
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks54
+	JZ      blocks59
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded57
+	JZ      folded62
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models56:
+models61:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y0
 	VFMADD231PS  (R9)(BX*4), Y0, Y1
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models56
+	JNZ          models61
 
-folded57:
-blocks54:
+folded62:
+blocks59:
 	CMPQ CX, $+64
-	JLT  blocksDone59
+	JLT  blocksDone64
 
-block58:
+block63:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -7346,11 +7712,11 @@ block58:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded61
+	JZ      folded66
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models60:
+models65:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y9
 	VFMADD231PS  (R8)(DX*4), Y9, Y0
@@ -7364,9 +7730,9 @@ models60:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models60
+	JNZ          models65
 
-folded61:
+folded66:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -7379,22 +7745,22 @@ folded61:
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
 	CMPQ    CX, $+64
-	JGE     block58
+	JGE     block63
 
-blocksDone59:
+blocksDone64:
 	CMPQ CX, $+16
-	JLT  blocksDone63
+	JLT  blocksDone68
 
-block62:
+block67:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded65
+	JZ      folded70
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models64:
+models69:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y3
 	VFMADD231PS  (R8)(DX*4), Y3, Y0
@@ -7402,53 +7768,53 @@ models64:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models64
+	JNZ          models69
 
-folded65:
+folded70:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block62
+	JGE     block67
 
-blocksDone63:
+blocksDone68:
 	CMPQ CX, $+8
-	JLT  blocksDone67
+	JLT  blocksDone72
 
-block66:
+block71:
 	VMOVUPS (AX), Y0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded69
+	JZ      folded74
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models68:
+models73:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y2
 	VFMADD231PS  (R8)(DX*4), Y2, Y0
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models68
+	JNZ          models73
 
-folded69:
+folded74:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block66
+	JGE     block71
 
-blocksDone67:
+blocksDone72:
 	TESTQ   CX, CX
-	JZ      done55
+	JZ      done60
 	LEAQ    -32(AX)(CX*4), AX
 	VMOVUPS Y1, (AX)
 
-done55:
+done60:
 	VZEROUPPER
 	RET
 
@@ -7470,31 +7836,109 @@ TEXT ·weightedSumFloat64WiderAVX2(SB), NOSPLIT, $0-72
 	VBROADCASTSD one64<>+0(SB), Y1
 	CMPQ         DX, $+4
 	JLT          small1
+	CMPQ         DX, $+8
+	JGT          many2
+	TESTQ        CX, CX
+	JNZ          many2
+	LEAQ         -4(BX)(DX*1), CX
+	VMOVAPS      Y0, Y2
+	VXORPS       Y3, Y3, Y3
+	VMOVAPS      Y0, Y0
+	VXORPS       Y4, Y4, Y4
+	MOVQ         models+40(FP), R8
+	TESTQ        R8, R8
+	JZ           folded6
+	MOVQ         x+8(FP), SI
+	MOVQ         w+16(FP), DI
 
+models5:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Y5
+	VMOVUPD      (R9)(BX*8), Y6
+	VMULPD       Y6, Y5, Y7
+	VFNMADD213PD Y7, Y5, Y6
+	VADDPD       Y7, Y2, Y8
+	VSUBPD       Y2, Y8, Y9
+	VSUBPD       Y9, Y8, Y10
+	VSUBPD       Y2, Y10, Y10
+	VFMSUB132PD  Y1, Y7, Y9
+	VADDPD       Y9, Y10, Y10
+	VADDPD       Y6, Y10, Y10
+	VFMADD231PD  Y10, Y1, Y3
+	VMOVAPD      Y8, Y2
+	VMOVUPD      (R9)(CX*8), Y6
+	VMULPD       Y6, Y5, Y7
+	VFNMADD213PD Y7, Y5, Y6
+	VADDPD       Y7, Y0, Y5
+	VSUBPD       Y0, Y5, Y8
+	VSUBPD       Y8, Y5, Y9
+	VSUBPD       Y0, Y9, Y9
+	VFMSUB132PD  Y1, Y7, Y8
+	VADDPD       Y8, Y9, Y9
+	VADDPD       Y6, Y9, Y9
+	VFMADD231PD  Y9, Y1, Y4
+	VMOVAPD      Y5, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models5
+
+folded6:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided8
+	VBROADCASTSD divisor+56(FP), Y1
+	VDIVPD       Y1, Y2, Y5
+	VMOVAPD      Y5, Y6
+	VFMSUB213PD  Y2, Y1, Y6
+	VADDPD       Y3, Y6, Y3
+	VDIVPD       Y1, Y3, Y3
+	VMOVAPD      Y5, Y2
+	VDIVPD       Y1, Y0, Y5
+	VMOVAPD      Y5, Y6
+	VFMSUB213PD  Y0, Y1, Y6
+	VADDPD       Y4, Y6, Y4
+	VDIVPD       Y1, Y4, Y4
+	VMOVAPD      Y5, Y0
+
+divided8:
+	VSUBPD    Y3, Y3, Y1
+	VSUBPD    Y3, Y2, Y3
+	VCMPPD    $0x03, Y1, Y1, Y1
+	VBLENDVPD Y1, Y2, Y3, Y3
+	VSUBPD    Y4, Y4, Y1
+	VSUBPD    Y4, Y0, Y2
+	VCMPPD    $0x03, Y1, Y1, Y1
+	VBLENDVPD Y1, Y0, Y2, Y2
+	VMOVUPS   Y3, (AX)
+	VMOVUPS   Y2, -32(AX)(DX*8)
+	VZEROUPPER
+	RET
+
+many2:
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, DX
-	JZ      blocks2
+	JZ      blocks3
 	LEAQ    -4(DX), SI
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh4
+	JEQ     fresh9
 	VMOVUPD (DI), Y2
 	VMOVUPD 262144(DI), Y3
-	JMP     started5
+	JMP     started10
 
-fresh4:
+fresh9:
 	VMOVAPS Y0, Y2
 	VXORPS  Y3, Y3, Y3
 
-started5:
+started10:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded7
+	JZ    folded12
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models6:
+models11:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Y4
 	VMOVUPD      (R10)(SI*8), Y5
@@ -7512,11 +7956,11 @@ models6:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models6
+	JNZ          models11
 
-folded7:
+folded12:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided9
+	JZ           divided14
 	VBROADCASTSD divisor+56(FP), Y4
 	VDIVPD       Y4, Y2, Y5
 	VMOVAPD      Y5, Y6
@@ -7525,20 +7969,20 @@ folded7:
 	VDIVPD       Y4, Y3, Y3
 	VMOVAPD      Y5, Y2
 
-divided9:
+divided14:
 	VSUBPD    Y3, Y3, Y4
 	VSUBPD    Y3, Y2, Y3
 	VCMPPD    $0x03, Y4, Y4, Y4
 	VBLENDVPD Y4, Y2, Y3, Y3
 	VMOVAPS   Y3, Y2
 
-blocks2:
+blocks3:
 	CMPQ DX, $+16
-	JLT  blocksDone11
+	JLT  blocksDone16
 
-block10:
+block15:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh12
+	JEQ     fresh17
 	VMOVUPD (CX), Y3
 	VMOVUPD 262144(CX), Y4
 	VMOVUPD 32(CX), Y5
@@ -7547,9 +7991,9 @@ block10:
 	VMOVUPD 262208(CX), Y8
 	VMOVUPD 96(CX), Y9
 	VMOVUPD 262240(CX), Y10
-	JMP     started13
+	JMP     started18
 
-fresh12:
+fresh17:
 	VMOVAPS Y0, Y3
 	VXORPS  Y4, Y4, Y4
 	VMOVAPS Y0, Y5
@@ -7559,14 +8003,14 @@ fresh12:
 	VMOVAPS Y0, Y9
 	VXORPS  Y10, Y10, Y10
 
-started13:
+started18:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded15
+	JZ    folded20
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models14:
+models19:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y11
 	VMOVUPD      (R9)(BX*8), Y12
@@ -7620,11 +8064,11 @@ models14:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models14
+	JNZ          models19
 
-folded15:
+folded20:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided17
+	JZ           divided22
 	VBROADCASTSD divisor+56(FP), Y11
 	VDIVPD       Y11, Y3, Y12
 	VMOVAPD      Y12, Y13
@@ -7651,7 +8095,7 @@ folded15:
 	VDIVPD       Y11, Y10, Y10
 	VMOVAPD      Y12, Y9
 
-divided17:
+divided22:
 	VSUBPD    Y4, Y4, Y11
 	VSUBPD    Y4, Y3, Y4
 	VCMPPD    $0x03, Y11, Y11, Y11
@@ -7669,50 +8113,50 @@ divided17:
 	VCMPPD    $0x03, Y3, Y3, Y3
 	VBLENDVPD Y3, Y9, Y7, Y7
 	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past18
+	JNZ       past23
 	VMOVUPS   Y4, (AX)
 	VMOVUPS   Y6, 32(AX)
 	VMOVUPS   Y5, 64(AX)
 	VMOVUPS   Y7, 96(AX)
-	JMP       stored19
+	JMP       stored24
 
-past18:
+past23:
 	VMOVNTPS Y4, (AX)
 	VMOVNTPS Y6, 32(AX)
 	VMOVNTPS Y5, 64(AX)
 	VMOVNTPS Y7, 96(AX)
 
-stored19:
+stored24:
 	ADDQ $+128, AX
 	ADDQ $+128, CX
 	ADDQ $+16, BX
 	SUBQ $+16, DX
 	CMPQ DX, $+16
-	JGE  block10
+	JGE  block15
 
-blocksDone11:
+blocksDone16:
 	CMPQ DX, $+4
-	JLT  blocksDone21
+	JLT  blocksDone26
 
-block20:
+block25:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh22
+	JEQ     fresh27
 	VMOVUPD (CX), Y3
 	VMOVUPD 262144(CX), Y4
-	JMP     started23
+	JMP     started28
 
-fresh22:
+fresh27:
 	VMOVAPS Y0, Y3
 	VXORPS  Y4, Y4, Y4
 
-started23:
+started28:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded25
+	JZ    folded30
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models24:
+models29:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y5
 	VMOVUPD      (R9)(BX*8), Y6
@@ -7730,11 +8174,11 @@ models24:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models24
+	JNZ          models29
 
-folded25:
+folded30:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided27
+	JZ           divided32
 	VBROADCASTSD divisor+56(FP), Y5
 	VDIVPD       Y5, Y3, Y6
 	VMOVAPD      Y6, Y7
@@ -7743,7 +8187,7 @@ folded25:
 	VDIVPD       Y5, Y4, Y4
 	VMOVAPD      Y6, Y3
 
-divided27:
+divided32:
 	VSUBPD    Y4, Y4, Y5
 	VSUBPD    Y4, Y3, Y4
 	VCMPPD    $0x03, Y5, Y5, Y5
@@ -7754,81 +8198,28 @@ divided27:
 	ADDQ      $+4, BX
 	SUBQ      $+4, DX
 	CMPQ      DX, $+4
-	JGE       block20
+	JGE       block25
 
-blocksDone21:
+blocksDone26:
 	TESTQ   DX, DX
-	JZ      done3
+	JZ      done4
 	VMOVUPS Y2, -32(AX)(DX*8)
 
-done3:
+done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced28
+	JZ    fenced33
 	SFENCE
 
-fenced28:
+fenced33:
 	VZEROUPPER
 	RET
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
 	TESTQ   DX, DX
-	JZ      done3
+	JZ      done4
 	CMPQ    DX, $0x02
-	JLT     smaller29
-	VMOVAPS Y0, Y0
-	VXORPS  Y3, Y3, Y3
-	MOVQ    models+40(FP), DI
-	TESTQ   DI, DI
-	JZ      folded31
-	MOVQ    x+8(FP), CX
-	MOVQ    w+16(FP), SI
-
-models30:
-	MOVQ         (CX), R8
-	VBROADCASTSD (SI), Y4
-	LEAQ         (R8)(BX*8), R8
-	VMOVDQU      (R8), X2
-	VINSERTI128  $0x01, -16(R8)(DX*8), Y2, Y2
-	VMOVUPD      Y2, Y5
-	VMULPD       Y5, Y4, Y6
-	VFNMADD213PD Y6, Y4, Y5
-	VADDPD       Y6, Y0, Y4
-	VSUBPD       Y0, Y4, Y7
-	VSUBPD       Y7, Y4, Y8
-	VSUBPD       Y0, Y8, Y8
-	VFMSUB132PD  Y1, Y6, Y7
-	VADDPD       Y7, Y8, Y8
-	VADDPD       Y5, Y8, Y8
-	VFMADD231PD  Y8, Y1, Y3
-	VMOVAPD      Y4, Y0
-	ADDQ         $0x18, CX
-	ADDQ         $0x08, SI
-	DECQ         DI
-	JNZ          models30
-
-folded31:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided33
-	VBROADCASTSD divisor+56(FP), Y1
-	VDIVPD       Y1, Y0, Y2
-	VMOVAPD      Y2, Y4
-	VFMSUB213PD  Y0, Y1, Y4
-	VADDPD       Y3, Y4, Y3
-	VDIVPD       Y1, Y3, Y3
-	VMOVAPD      Y2, Y0
-
-divided33:
-	VSUBPD       Y3, Y3, Y1
-	VSUBPD       Y3, Y0, Y2
-	VCMPPD       $0x03, Y1, Y1, Y1
-	VBLENDVPD    Y1, Y0, Y2, Y2
-	VMOVDQU      X2, (AX)
-	VEXTRACTI128 $0x01, Y2, -16(AX)(DX*8)
-	VZEROUPPER
-	RET
-
-smaller29:
+	JLT     smaller34
 	VMOVAPS Y0, Y0
 	VXORPS  Y3, Y3, Y3
 	MOVQ    models+40(FP), DI
@@ -7841,8 +8232,8 @@ models35:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y4
 	LEAQ         (R8)(BX*8), R8
-	VMOVQ        (R8), X2
-	VPINSRQ      $0x01, -8(R8)(DX*8), X2, X2
+	VMOVDQU      (R8), X2
+	VINSERTI128  $0x01, -16(R8)(DX*8), Y2, Y2
 	VMOVUPD      Y2, Y5
 	VMULPD       Y5, Y4, Y6
 	VFNMADD213PD Y6, Y4, Y5
@@ -7872,6 +8263,59 @@ folded36:
 	VMOVAPD      Y2, Y0
 
 divided38:
+	VSUBPD       Y3, Y3, Y1
+	VSUBPD       Y3, Y0, Y2
+	VCMPPD       $0x03, Y1, Y1, Y1
+	VBLENDVPD    Y1, Y0, Y2, Y2
+	VMOVDQU      X2, (AX)
+	VEXTRACTI128 $0x01, Y2, -16(AX)(DX*8)
+	VZEROUPPER
+	RET
+
+smaller34:
+	VMOVAPS Y0, Y0
+	VXORPS  Y3, Y3, Y3
+	MOVQ    models+40(FP), DI
+	TESTQ   DI, DI
+	JZ      folded41
+	MOVQ    x+8(FP), CX
+	MOVQ    w+16(FP), SI
+
+models40:
+	MOVQ         (CX), R8
+	VBROADCASTSD (SI), Y4
+	LEAQ         (R8)(BX*8), R8
+	VMOVQ        (R8), X2
+	VPINSRQ      $0x01, -8(R8)(DX*8), X2, X2
+	VMOVUPD      Y2, Y5
+	VMULPD       Y5, Y4, Y6
+	VFNMADD213PD Y6, Y4, Y5
+	VADDPD       Y6, Y0, Y4
+	VSUBPD       Y0, Y4, Y7
+	VSUBPD       Y7, Y4, Y8
+	VSUBPD       Y0, Y8, Y8
+	VFMSUB132PD  Y1, Y6, Y7
+	VADDPD       Y7, Y8, Y8
+	VADDPD       Y5, Y8, Y8
+	VFMADD231PD  Y8, Y1, Y3
+	VMOVAPD      Y4, Y0
+	ADDQ         $0x18, CX
+	ADDQ         $0x08, SI
+	DECQ         DI
+	JNZ          models40
+
+folded41:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided43
+	VBROADCASTSD divisor+56(FP), Y1
+	VDIVPD       Y1, Y0, Y2
+	VMOVAPD      Y2, Y4
+	VFMSUB213PD  Y0, Y1, Y4
+	VADDPD       Y3, Y4, Y3
+	VDIVPD       Y1, Y3, Y3
+	VMOVAPD      Y2, Y0
+
+divided43:
 	VSUBPD    Y3, Y3, Y1
 	VSUBPD    Y3, Y0, Y2
 	VCMPPD    $0x03, Y1, Y1, Y1
@@ -7894,11 +8338,11 @@ TEXT ·accumulateFloat64WiderAVX2(SB), NOSPLIT, $0-48
 	VPSLLQ       $0x3f, Y0, Y0
 	VBROADCASTSD one64<>+0(SB), Y0
 	CMPQ         CX, $+4
-	JLT          done40
+	JLT          done45
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, CX
-	JZ      blocks39
+	JZ      blocks44
 	LEAQ    -4(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
@@ -7906,11 +8350,11 @@ TEXT ·accumulateFloat64WiderAVX2(SB), NOSPLIT, $0-48
 	VMOVUPD 262144(SI), Y2
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded42
+	JZ      folded47
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models41:
+models46:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y3
 	VMOVUPD      (R9)(BX*8), Y4
@@ -7928,14 +8372,14 @@ models41:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models41
+	JNZ          models46
 
-folded42:
-blocks39:
+folded47:
+blocks44:
 	CMPQ CX, $+16
-	JLT  blocksDone44
+	JLT  blocksDone49
 
-block43:
+block48:
 	VMOVUPD (AX), Y3
 	VMOVUPD 262144(AX), Y4
 	VMOVUPD 32(AX), Y5
@@ -7946,11 +8390,11 @@ block43:
 	VMOVUPD 262240(AX), Y10
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded46
+	JZ      folded51
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models45:
+models50:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y11
 	VMOVUPD      (R8)(DX*8), Y12
@@ -8004,9 +8448,9 @@ models45:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models45
+	JNZ          models50
 
-folded46:
+folded51:
 	VMOVUPD Y3, (AX)
 	VMOVUPD Y4, 262144(AX)
 	VMOVUPD Y5, 32(AX)
@@ -8019,22 +8463,22 @@ folded46:
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block43
+	JGE     block48
 
-blocksDone44:
+blocksDone49:
 	CMPQ CX, $+4
-	JLT  blocksDone48
+	JLT  blocksDone53
 
-block47:
+block52:
 	VMOVUPD (AX), Y3
 	VMOVUPD 262144(AX), Y4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded50
+	JZ      folded55
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models49:
+models54:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y5
 	VMOVUPD      (R8)(DX*8), Y6
@@ -8052,24 +8496,24 @@ models49:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models49
+	JNZ          models54
 
-folded50:
+folded55:
 	VMOVUPD Y3, (AX)
 	VMOVUPD Y4, 262144(AX)
 	ADDQ    $+32, AX
 	ADDQ    $+4, DX
 	SUBQ    $+4, CX
 	CMPQ    CX, $+4
-	JGE     block47
+	JGE     block52
 
-blocksDone48:
+blocksDone53:
 	TESTQ   CX, CX
-	JZ      done40
+	JZ      done45
 	LEAQ    -32(AX)(CX*8), AX
 	VMOVUPD Y1, (AX)
 	VMOVUPD Y2, 262144(AX)
 
-done40:
+done45:
 	VZEROUPPER
 	RET

@@ -8,8 +8,8 @@
 //	tail:   the last n mod lanes elements
 //
 // The tail is part of an overlapped last vector, which is computed before anything is stored and stored after everything
-// else: so dst, or acc, may be one of the inputs. Fewer elements than a vector go through a mask (AVX-512), or are gathered
-// into a vector by pieces that overlap (AVX2).
+// else: so dst, or acc, may be one of the inputs. One vector to two are the first and the last one side by side. Fewer
+// elements than a vector are left to AVX2 (AVX-512), or gathered into a vector by pieces that overlap (AVX2).
 package amd64
 
 import (
@@ -18,6 +18,7 @@ import (
 
 	"github.com/mmcloughlin/avo/attr"
 	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/ir"
 	. "github.com/mmcloughlin/avo/operand" //nolint:revive // the operands are a language of their own
 	"github.com/mmcloughlin/avo/pass"
 	"github.com/mmcloughlin/avo/printer"
@@ -370,10 +371,16 @@ func (g *generator) weightedSum() {
 	g.prologue()
 	lanes := g.lanes(g)
 
-	small, blocks, done := g.label("small"), g.label("blocks"), g.label("done")
+	small, many, blocks, done := g.label("small"), g.label("many"), g.label("blocks"), g.label("done")
 	g.CMPQ(g.n, I32(int32(lanes)))
 	g.JLT(LabelRef(small))
+	g.CMPQ(g.n, I32(int32(2*lanes)))
+	g.JGT(LabelRef(many))
+	g.TESTQ(g.acc, g.acc)
+	g.JNZ(LabelRef(many))
+	g.twoVectors()
 
+	g.Label(many)
 	g.Comment("The overlapped last vector, before anything is stored.")
 	last := g.vec()
 	g.TESTQ(U32(uint32(lanes-1)), g.n)
@@ -418,10 +425,31 @@ func (g *generator) weightedSum() {
 	g.TESTQ(g.n, g.n)
 	g.JZ(LabelRef(done))
 	if g.isa == avx512 {
-		g.smallMasked()
+		g.smallOnAVX2()
 	} else {
 		g.smallPieces()
 	}
+}
+
+// twoVectors does weightedSum for one vector of elements to two, without accumulators to start from, and returns: the
+// first vector and the last cover them all.
+func (g *generator) twoVectors() {
+	last := g.GP64()
+	g.LEAQ(Mem{Base: g.index, Index: g.n, Scale: 1, Disp: -g.lanes(g)}, last)
+	as := g.accumulators(2)
+	g.clear(as)
+	g.foldModels(func(x reg.Register, weight reg.VecVirtual) {
+		g.fold(g, as[0], weight, Mem{Base: x, Index: g.index, Scale: uint8(g.elementSize())})
+		g.fold(g, as[1], weight, Mem{Base: x, Index: last, Scale: uint8(g.elementSize())})
+	})
+	g.divideAll(as)
+	first, second := g.raw(g.round(g, as[0])), g.raw(g.round(g, as[1]))
+	g.VMOVUPS(first, Mem{Base: g.dst})
+	g.VMOVUPS(second, Mem{
+		Base: g.dst, Index: g.n, Scale: uint8(g.elementSize()), Disp: -g.lanes(g) * g.elementSize(),
+	})
+	g.VZEROUPPER()
+	g.RET()
 }
 
 // eachBlock does as much as it can in blocks of many vectors, then of few, then of one.
@@ -453,41 +481,14 @@ func (g *generator) advance(count int) {
 	g.SUBQ(I32(int32(count)), g.n)
 }
 
-// smallMasked does what is left of weightedSum when n < lanes, under a mask, and returns.
-func (g *generator) smallMasked() {
-	bits, mask := g.GP64(), g.K()
-	g.MOVQ(g.n, reg.RCX)
-	g.MOVQ(U32(1), bits)
-	g.SHLQ(reg.CL, bits)
-	g.DECQ(bits)
-	g.KMOVD(bits.As32(), mask)
-	a := g.accumulators(1)
-	g.clear(a)
-	g.foldModels(func(x reg.Register, weight reg.VecVirtual) {
-		elements := g.raw(g.vec())
-		m := Mem{Base: x, Index: g.index, Scale: uint8(g.elementSize())}
-		switch g.elementSize() {
-		case 2:
-			g.VMOVDQU16_Z(m, mask, elements)
-		case 4:
-			g.VMOVUPS_Z(m, mask, elements)
-		default:
-			g.VMOVUPD_Z(m, mask, elements)
-		}
-		g.fold(g, a[0], weight, elements)
+// smallOnAVX2 leaves what is less than a vector to the same function on AVX2, whose vectors are half as long: it is done
+// sooner than a vector under a mask.
+func (g *generator) smallOnAVX2() {
+	g.Instruction(&ir.Instruction{
+		Opcode:     "JMP",
+		Operands:   []Op{Mem{Symbol: Symbol{Name: "·weightedSum" + g.name + avx2.name}, Base: reg.StaticBase}},
+		IsTerminal: true,
 	})
-	g.divideAll(a)
-	elements := g.raw(g.round(g, a[0]))
-	switch m := (Mem{Base: g.dst}); g.elementSize() {
-	case 2:
-		g.VMOVDQU16(elements, mask, m)
-	case 4:
-		g.VMOVUPS(elements, mask, m)
-	default:
-		g.VMOVUPD(elements, mask, m)
-	}
-	g.VZEROUPPER()
-	g.RET()
 }
 
 // smallPieces does what is left of weightedSum when n < lanes, and returns. With the size of a piece at most n elements
