@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/modelavg/modelavg/internal/implementation"
@@ -190,6 +192,45 @@ func TestSpecials(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestNoTiles proves that up to 8 models need no tile, which the pool may have to allocate, whatever their length.
+func TestNoTiles(t *testing.T) {
+	former := tiles.New
+	defer func() { tiles.New = former }()
+	taken := false
+	tiles.New = func() any { taken = true; return new(tile) }
+	for range 2 {
+		runtime.GC() // a pool keeps what it has for two of them
+	}
+	for kind := range implementation.Kind(implementation.Kinds) {
+		for _, n := range []int{1, 8192, chunkBytes / 8, chunkBytes/8 + 1, 40_000, 70_000, chunkBytes + 1} {
+			for _, models := range []int{1, 2, 3, 8} {
+				dst := make([]byte, n*elementSize(kind))
+				x := make([][]byte, models)
+				for k := range x {
+					x[k] = dst
+				}
+				w := slices.Repeat([]float64{0.5}, models)
+				for _, w := range [][]float64{nil, w} {
+					taken = false
+					if call(kind, dst, x, w); taken {
+						t.Errorf("%v, %d elements of %d models, weights %v: takes a tile", kind, n, models, w)
+					}
+					if taken {
+						runtime.GC()
+						runtime.GC()
+					}
+				}
+			}
+		}
+	}
+	taken = false
+	n := chunkBytes
+	dst := make([]byte, n*2)
+	if call(implementation.BFloat16, dst, slices.Repeat([][]byte{dst}, group+1), nil); !taken {
+		t.Error("9 models take no tile: the test proves nothing")
+	}
 }
 
 // TestZeroAllocations counts allocations of every exported function: in calls whose arguments are on the caller's stack,

@@ -183,7 +183,7 @@ func weightedSumLong(kind implementation.Kind, dst, x unsafe.Pointer, w *float64
 	divisor, flags := division(kind, divisor)
 	size := elementSize(kind)
 	each := size * (models + 1) // bytes that an element moves
-	if n <= tileSize/each && n < streamThreshold/each && models <= tileBytes/8 {
+	if models > group && n <= tileSize/each && n < streamThreshold/each && models <= tileBytes/8 {
 		weightedSumShort(kind, dst, x, w, n, models, divisor, flags)
 		return
 	}

@@ -21,20 +21,20 @@ TEXT ·weightedSumFloat32AVX512(SB), NOSPLIT, $0-72
 	VPSLLQ     $0x3f, Z0, Z0
 	CMPQ       DX, $+8
 	JLT        small1
-	CMPQ       DX, $+16
-	JGT        many2
 	TESTQ      CX, CX
 	JNZ        many2
+	CMPQ       DX, $+16
+	JGT        few5
 	LEAQ       -8(BX)(DX*1), CX
 	VMOVAPS    Z0, Z1
 	VMOVAPS    Z0, Z0
 	MOVQ       models+40(FP), R8
 	TESTQ      R8, R8
-	JZ         folded6
+	JZ         folded7
 	MOVQ       x+8(FP), SI
 	MOVQ       w+16(FP), DI
 
-models5:
+models6:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z2
 	VCVTPS2PD    (R9)(BX*4), Z3
@@ -44,26 +44,86 @@ models5:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models5
+	JNZ          models6
 
-folded6:
+folded7:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided8
+	JZ           divided9
 	VBROADCASTSD divisor+56(FP), Z2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale7
+	JNZ          scale8
 	VDIVPD       Z2, Z1, Z1
 	VDIVPD       Z2, Z0, Z0
-	JMP          divided8
+	JMP          divided9
 
-scale7:
+scale8:
 	VMULPD Z2, Z1, Z1
 	VMULPD Z2, Z0, Z0
 
-divided8:
+divided9:
 	VCVTPD2PS Z1, Y1
 	VCVTPD2PS Z0, Y0
 	VMOVUPS   Y1, (AX)
+	VMOVUPS   Y0, -32(AX)(DX*4)
+	VZEROUPPER
+	RET
+
+few5:
+	CMPQ    DX, $+32
+	JGT     many2
+	LEAQ    -16(BX)(DX*1), CX
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z0
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
+	JZ      folded12
+	MOVQ    x+8(FP), SI
+	MOVQ    w+16(FP), DI
+
+models11:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Z4
+	VCVTPS2PD    (R9)(BX*4), Z5
+	VFMADD231PD  Z5, Z4, Z1
+	VCVTPS2PD    (R9)(CX*4), Z5
+	VFMADD231PD  Z5, Z4, Z3
+	VCVTPS2PD    32(R9)(BX*4), Z5
+	VFMADD231PD  Z5, Z4, Z2
+	VCVTPS2PD    32(R9)(CX*4), Z5
+	VFMADD231PD  Z5, Z4, Z0
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models11
+
+folded12:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided14
+	VBROADCASTSD divisor+56(FP), Z4
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale13
+	VDIVPD       Z4, Z1, Z1
+	VDIVPD       Z4, Z2, Z2
+	VDIVPD       Z4, Z3, Z3
+	VDIVPD       Z4, Z0, Z0
+	JMP          divided14
+
+scale13:
+	VMULPD Z4, Z1, Z1
+	VMULPD Z4, Z2, Z2
+	VMULPD Z4, Z3, Z3
+	VMULPD Z4, Z0, Z0
+
+divided14:
+	VCVTPD2PS Z1, Y1
+	VCVTPD2PS Z2, Y2
+	VCVTPD2PS Z3, Y3
+	VCVTPD2PS Z0, Y0
+	VMOVUPS   Y1, (AX)
+	VMOVUPS   Y3, -64(AX)(DX*4)
+	VMOVUPS   Y2, 32(AX)
 	VMOVUPS   Y0, -32(AX)(DX*4)
 	VZEROUPPER
 	RET
@@ -76,21 +136,21 @@ many2:
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh9
+	JEQ     fresh15
 	VMOVUPS (DI), Z1
-	JMP     started10
+	JMP     started16
 
-fresh9:
+fresh15:
 	VMOVAPS Z0, Z1
 
-started10:
+started16:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded12
+	JZ    folded18
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models11:
+models17:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Z2
 	VCVTPS2PD    (R10)(SI*4), Z3
@@ -98,31 +158,31 @@ models11:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models11
+	JNZ          models17
 
-folded12:
+folded18:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided14
+	JZ           divided20
 	VBROADCASTSD divisor+56(FP), Z2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale13
+	JNZ          scale19
 	VDIVPD       Z2, Z1, Z1
-	JMP          divided14
+	JMP          divided20
 
-scale13:
+scale19:
 	VMULPD Z2, Z1, Z1
 
-divided14:
+divided20:
 	VCVTPD2PS Z1, Y1
 	VMOVAPS   Y1, Y1
 
 blocks3:
 	CMPQ DX, $+128
-	JLT  blocksDone16
+	JLT  blocksDone22
 
-block15:
+block21:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh17
+	JEQ     fresh23
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -139,9 +199,9 @@ block15:
 	VMOVUPS 832(CX), Z15
 	VMOVUPS 896(CX), Z16
 	VMOVUPS 960(CX), Z17
-	JMP     started18
+	JMP     started24
 
-fresh17:
+fresh23:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -159,14 +219,14 @@ fresh17:
 	VMOVAPS Z0, Z16
 	VMOVAPS Z0, Z17
 
-started18:
+started24:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded20
+	JZ    folded26
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models19:
+models25:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z18
 	VCVTPS2PD    (R9)(BX*4), Z19
@@ -204,14 +264,14 @@ models19:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models19
+	JNZ          models25
 
-folded20:
+folded26:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided22
+	JZ           divided28
 	VBROADCASTSD divisor+56(FP), Z18
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale21
+	JNZ          scale27
 	VDIVPD       Z18, Z2, Z2
 	VDIVPD       Z18, Z3, Z3
 	VDIVPD       Z18, Z4, Z4
@@ -228,9 +288,9 @@ folded20:
 	VDIVPD       Z18, Z15, Z15
 	VDIVPD       Z18, Z16, Z16
 	VDIVPD       Z18, Z17, Z17
-	JMP          divided22
+	JMP          divided28
 
-scale21:
+scale27:
 	VMULPD Z18, Z2, Z2
 	VMULPD Z18, Z3, Z3
 	VMULPD Z18, Z4, Z4
@@ -248,7 +308,7 @@ scale21:
 	VMULPD Z18, Z16, Z16
 	VMULPD Z18, Z17, Z17
 
-divided22:
+divided28:
 	VCVTPD2PS    Z2, Y20
 	VCVTPD2PS    Z3, Y2
 	VCVTPD2PS    Z4, Y21
@@ -274,7 +334,7 @@ divided22:
 	VINSERTF64X4 $0x01, Y8, Z26, Z26
 	VINSERTF64X4 $0x01, Y9, Z27, Z27
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past23
+	JNZ          past29
 	VMOVUPS      Z20, (AX)
 	VMOVUPS      Z21, 64(AX)
 	VMOVUPS      Z22, 128(AX)
@@ -283,9 +343,9 @@ divided22:
 	VMOVUPS      Z25, 320(AX)
 	VMOVUPS      Z26, 384(AX)
 	VMOVUPS      Z27, 448(AX)
-	JMP          stored24
+	JMP          stored30
 
-past23:
+past29:
 	VMOVNTPS Z20, (AX)
 	VMOVNTPS Z21, 64(AX)
 	VMOVNTPS Z22, 128(AX)
@@ -295,41 +355,41 @@ past23:
 	VMOVNTPS Z26, 384(AX)
 	VMOVNTPS Z27, 448(AX)
 
-stored24:
+stored30:
 	ADDQ $+512, AX
 	ADDQ $+1024, CX
 	ADDQ $+128, BX
 	SUBQ $+128, DX
 	CMPQ DX, $+128
-	JGE  block15
+	JGE  block21
 
-blocksDone16:
+blocksDone22:
 	CMPQ DX, $+32
-	JLT  blocksDone26
+	JLT  blocksDone32
 
-block25:
+block31:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh27
+	JEQ     fresh33
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
 	VMOVUPS 192(CX), Z5
-	JMP     started28
+	JMP     started34
 
-fresh27:
+fresh33:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 
-started28:
+started34:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded30
+	JZ    folded36
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models29:
+models35:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z6
 	VCVTPS2PD    (R9)(BX*4), Z7
@@ -343,74 +403,74 @@ models29:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models29
+	JNZ          models35
 
-folded30:
+folded36:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided32
+	JZ           divided38
 	VBROADCASTSD divisor+56(FP), Z6
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale31
+	JNZ          scale37
 	VDIVPD       Z6, Z2, Z2
 	VDIVPD       Z6, Z3, Z3
 	VDIVPD       Z6, Z4, Z4
 	VDIVPD       Z6, Z5, Z5
-	JMP          divided32
+	JMP          divided38
 
-scale31:
+scale37:
 	VMULPD Z6, Z2, Z2
 	VMULPD Z6, Z3, Z3
 	VMULPD Z6, Z4, Z4
 	VMULPD Z6, Z5, Z5
 
-divided32:
+divided38:
 	VCVTPD2PS Z2, Y2
 	VCVTPD2PS Z3, Y3
 	VCVTPD2PS Z4, Y4
 	VCVTPD2PS Z5, Y5
 	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past33
+	JNZ       past39
 	VMOVUPS   Y2, (AX)
 	VMOVUPS   Y3, 32(AX)
 	VMOVUPS   Y4, 64(AX)
 	VMOVUPS   Y5, 96(AX)
-	JMP       stored34
+	JMP       stored40
 
-past33:
+past39:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
 	VMOVNTPS Y5, 96(AX)
 
-stored34:
+stored40:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+32, BX
 	SUBQ $+32, DX
 	CMPQ DX, $+32
-	JGE  block25
+	JGE  block31
 
-blocksDone26:
+blocksDone32:
 	CMPQ DX, $+8
-	JLT  blocksDone36
+	JLT  blocksDone42
 
-block35:
+block41:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh37
+	JEQ     fresh43
 	VMOVUPS (CX), Z2
-	JMP     started38
+	JMP     started44
 
-fresh37:
+fresh43:
 	VMOVAPS Z0, Z2
 
-started38:
+started44:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded40
+	JZ    folded46
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models39:
+models45:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z3
 	VCVTPS2PD    (R9)(BX*4), Z4
@@ -418,21 +478,21 @@ models39:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models39
+	JNZ          models45
 
-folded40:
+folded46:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided42
+	JZ           divided48
 	VBROADCASTSD divisor+56(FP), Z3
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale41
+	JNZ          scale47
 	VDIVPD       Z3, Z2, Z2
-	JMP          divided42
+	JMP          divided48
 
-scale41:
+scale47:
 	VMULPD Z3, Z2, Z2
 
-divided42:
+divided48:
 	VCVTPD2PS Z2, Y2
 	VMOVUPS   Y2, (AX)
 	ADDQ      $+32, AX
@@ -440,19 +500,19 @@ divided42:
 	ADDQ      $+8, BX
 	SUBQ      $+8, DX
 	CMPQ      DX, $+8
-	JGE       block35
+	JGE       block41
 
-blocksDone36:
+blocksDone42:
 	TESTQ   DX, DX
 	JZ      done4
 	VMOVUPS Y1, -32(AX)(DX*4)
 
 done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced43
+	JZ    fenced49
 	SFENCE
 
-fenced43:
+fenced49:
 	VZEROUPPER
 	RET
 
@@ -474,22 +534,22 @@ TEXT ·accumulateFloat32AVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
 	CMPQ       CX, $+8
-	JLT        done45
+	JLT        done51
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks44
+	JZ      blocks50
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded47
+	JZ      folded53
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models46:
+models52:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z0
 	VCVTPS2PD    (R9)(BX*4), Z2
@@ -497,14 +557,14 @@ models46:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models46
+	JNZ          models52
 
-folded47:
-blocks44:
+folded53:
+blocks50:
 	CMPQ CX, $+128
-	JLT  blocksDone49
+	JLT  blocksDone55
 
-block48:
+block54:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -523,11 +583,11 @@ block48:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded51
+	JZ      folded57
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models50:
+models56:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z17
 	VCVTPS2PD    (R8)(DX*4), Z18
@@ -565,9 +625,9 @@ models50:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models50
+	JNZ          models56
 
-folded51:
+folded57:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -588,24 +648,24 @@ folded51:
 	ADDQ    $+128, DX
 	SUBQ    $+128, CX
 	CMPQ    CX, $+128
-	JGE     block48
+	JGE     block54
 
-blocksDone49:
+blocksDone55:
 	CMPQ CX, $+32
-	JLT  blocksDone53
+	JLT  blocksDone59
 
-block52:
+block58:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded55
+	JZ      folded61
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models54:
+models60:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z5
 	VCVTPS2PD    (R8)(DX*4), Z6
@@ -619,9 +679,9 @@ models54:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models54
+	JNZ          models60
 
-folded55:
+folded61:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -630,21 +690,21 @@ folded55:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block52
+	JGE     block58
 
-blocksDone53:
+blocksDone59:
 	CMPQ CX, $+8
-	JLT  blocksDone57
+	JLT  blocksDone63
 
-block56:
+block62:
 	VMOVUPS (AX), Z0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded59
+	JZ      folded65
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models58:
+models64:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z2
 	VCVTPS2PD    (R8)(DX*4), Z3
@@ -652,23 +712,23 @@ models58:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models58
+	JNZ          models64
 
-folded59:
+folded65:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block56
+	JGE     block62
 
-blocksDone57:
+blocksDone63:
 	TESTQ   CX, CX
-	JZ      done45
+	JZ      done51
 	LEAQ    -64(AX)(CX*8), AX
 	VMOVUPS Z1, (AX)
 
-done45:
+done51:
 	VZEROUPPER
 	RET
 
@@ -689,20 +749,20 @@ TEXT ·weightedSumFloat64AVX512(SB), NOSPLIT, $0-72
 	VPSLLQ     $0x3f, Z0, Z0
 	CMPQ       DX, $+8
 	JLT        small1
-	CMPQ       DX, $+16
-	JGT        many2
 	TESTQ      CX, CX
 	JNZ        many2
+	CMPQ       DX, $+16
+	JGT        few5
 	LEAQ       -8(BX)(DX*1), CX
 	VMOVAPS    Z0, Z1
 	VMOVAPS    Z0, Z0
 	MOVQ       models+40(FP), R8
 	TESTQ      R8, R8
-	JZ         folded6
+	JZ         folded7
 	MOVQ       x+8(FP), SI
 	MOVQ       w+16(FP), DI
 
-models5:
+models6:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z2
 	VFMADD231PD  (R9)(BX*8), Z2, Z1
@@ -710,24 +770,76 @@ models5:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models5
+	JNZ          models6
 
-folded6:
+folded7:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided8
+	JZ           divided9
 	VBROADCASTSD divisor+56(FP), Z2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale7
+	JNZ          scale8
 	VDIVPD       Z2, Z1, Z1
 	VDIVPD       Z2, Z0, Z0
-	JMP          divided8
+	JMP          divided9
 
-scale7:
+scale8:
 	VMULPD Z2, Z1, Z1
 	VMULPD Z2, Z0, Z0
 
-divided8:
+divided9:
 	VMOVUPS Z1, (AX)
+	VMOVUPS Z0, -64(AX)(DX*8)
+	VZEROUPPER
+	RET
+
+few5:
+	CMPQ    DX, $+32
+	JGT     many2
+	LEAQ    -16(BX)(DX*1), CX
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z0
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
+	JZ      folded12
+	MOVQ    x+8(FP), SI
+	MOVQ    w+16(FP), DI
+
+models11:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Z4
+	VFMADD231PD  (R9)(BX*8), Z4, Z1
+	VFMADD231PD  (R9)(CX*8), Z4, Z3
+	VFMADD231PD  64(R9)(BX*8), Z4, Z2
+	VFMADD231PD  64(R9)(CX*8), Z4, Z0
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models11
+
+folded12:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided14
+	VBROADCASTSD divisor+56(FP), Z4
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale13
+	VDIVPD       Z4, Z1, Z1
+	VDIVPD       Z4, Z2, Z2
+	VDIVPD       Z4, Z3, Z3
+	VDIVPD       Z4, Z0, Z0
+	JMP          divided14
+
+scale13:
+	VMULPD Z4, Z1, Z1
+	VMULPD Z4, Z2, Z2
+	VMULPD Z4, Z3, Z3
+	VMULPD Z4, Z0, Z0
+
+divided14:
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z3, -128(AX)(DX*8)
+	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z0, -64(AX)(DX*8)
 	VZEROUPPER
 	RET
@@ -740,51 +852,51 @@ many2:
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh9
+	JEQ     fresh15
 	VMOVUPS (DI), Z1
-	JMP     started10
+	JMP     started16
 
-fresh9:
+fresh15:
 	VMOVAPS Z0, Z1
 
-started10:
+started16:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded12
+	JZ    folded18
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models11:
+models17:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Z2
 	VFMADD231PD  (R10)(SI*8), Z2, Z1
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models11
+	JNZ          models17
 
-folded12:
+folded18:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided14
+	JZ           divided20
 	VBROADCASTSD divisor+56(FP), Z2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale13
+	JNZ          scale19
 	VDIVPD       Z2, Z1, Z1
-	JMP          divided14
+	JMP          divided20
 
-scale13:
+scale19:
 	VMULPD Z2, Z1, Z1
 
-divided14:
+divided20:
 	VMOVAPS Z1, Z1
 
 blocks3:
 	CMPQ DX, $+128
-	JLT  blocksDone16
+	JLT  blocksDone22
 
-block15:
+block21:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh17
+	JEQ     fresh23
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -801,9 +913,9 @@ block15:
 	VMOVUPS 832(CX), Z15
 	VMOVUPS 896(CX), Z16
 	VMOVUPS 960(CX), Z17
-	JMP     started18
+	JMP     started24
 
-fresh17:
+fresh23:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -821,14 +933,14 @@ fresh17:
 	VMOVAPS Z0, Z16
 	VMOVAPS Z0, Z17
 
-started18:
+started24:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded20
+	JZ    folded26
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models19:
+models25:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z18
 	VFMADD231PD  (R9)(BX*8), Z18, Z2
@@ -850,14 +962,14 @@ models19:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models19
+	JNZ          models25
 
-folded20:
+folded26:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided22
+	JZ           divided28
 	VBROADCASTSD divisor+56(FP), Z18
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale21
+	JNZ          scale27
 	VDIVPD       Z18, Z2, Z2
 	VDIVPD       Z18, Z3, Z3
 	VDIVPD       Z18, Z4, Z4
@@ -874,9 +986,9 @@ folded20:
 	VDIVPD       Z18, Z15, Z15
 	VDIVPD       Z18, Z16, Z16
 	VDIVPD       Z18, Z17, Z17
-	JMP          divided22
+	JMP          divided28
 
-scale21:
+scale27:
 	VMULPD Z18, Z2, Z2
 	VMULPD Z18, Z3, Z3
 	VMULPD Z18, Z4, Z4
@@ -894,9 +1006,9 @@ scale21:
 	VMULPD Z18, Z16, Z16
 	VMULPD Z18, Z17, Z17
 
-divided22:
+divided28:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past23
+	JNZ     past29
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
@@ -913,9 +1025,9 @@ divided22:
 	VMOVUPS Z15, 832(AX)
 	VMOVUPS Z16, 896(AX)
 	VMOVUPS Z17, 960(AX)
-	JMP     stored24
+	JMP     stored30
 
-past23:
+past29:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z3, 64(AX)
 	VMOVNTPS Z4, 128(AX)
@@ -933,41 +1045,41 @@ past23:
 	VMOVNTPS Z16, 896(AX)
 	VMOVNTPS Z17, 960(AX)
 
-stored24:
+stored30:
 	ADDQ $+1024, AX
 	ADDQ $+1024, CX
 	ADDQ $+128, BX
 	SUBQ $+128, DX
 	CMPQ DX, $+128
-	JGE  block15
+	JGE  block21
 
-blocksDone16:
+blocksDone22:
 	CMPQ DX, $+32
-	JLT  blocksDone26
+	JLT  blocksDone32
 
-block25:
+block31:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh27
+	JEQ     fresh33
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
 	VMOVUPS 192(CX), Z5
-	JMP     started28
+	JMP     started34
 
-fresh27:
+fresh33:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 
-started28:
+started34:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded30
+	JZ    folded36
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models29:
+models35:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z6
 	VFMADD231PD  (R9)(BX*8), Z6, Z2
@@ -977,110 +1089,110 @@ models29:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models29
+	JNZ          models35
 
-folded30:
+folded36:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided32
+	JZ           divided38
 	VBROADCASTSD divisor+56(FP), Z6
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale31
+	JNZ          scale37
 	VDIVPD       Z6, Z2, Z2
 	VDIVPD       Z6, Z3, Z3
 	VDIVPD       Z6, Z4, Z4
 	VDIVPD       Z6, Z5, Z5
-	JMP          divided32
+	JMP          divided38
 
-scale31:
+scale37:
 	VMULPD Z6, Z2, Z2
 	VMULPD Z6, Z3, Z3
 	VMULPD Z6, Z4, Z4
 	VMULPD Z6, Z5, Z5
 
-divided32:
+divided38:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past33
+	JNZ     past39
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
 	VMOVUPS Z5, 192(AX)
-	JMP     stored34
+	JMP     stored40
 
-past33:
+past39:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z3, 64(AX)
 	VMOVNTPS Z4, 128(AX)
 	VMOVNTPS Z5, 192(AX)
 
-stored34:
+stored40:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	ADDQ $+32, BX
 	SUBQ $+32, DX
 	CMPQ DX, $+32
-	JGE  block25
+	JGE  block31
 
-blocksDone26:
+blocksDone32:
 	CMPQ DX, $+8
-	JLT  blocksDone36
+	JLT  blocksDone42
 
-block35:
+block41:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh37
+	JEQ     fresh43
 	VMOVUPS (CX), Z2
-	JMP     started38
+	JMP     started44
 
-fresh37:
+fresh43:
 	VMOVAPS Z0, Z2
 
-started38:
+started44:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded40
+	JZ    folded46
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models39:
+models45:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z3
 	VFMADD231PD  (R9)(BX*8), Z3, Z2
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models39
+	JNZ          models45
 
-folded40:
+folded46:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided42
+	JZ           divided48
 	VBROADCASTSD divisor+56(FP), Z3
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale41
+	JNZ          scale47
 	VDIVPD       Z3, Z2, Z2
-	JMP          divided42
+	JMP          divided48
 
-scale41:
+scale47:
 	VMULPD Z3, Z2, Z2
 
-divided42:
+divided48:
 	VMOVUPS Z2, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+64, CX
 	ADDQ    $+8, BX
 	SUBQ    $+8, DX
 	CMPQ    DX, $+8
-	JGE     block35
+	JGE     block41
 
-blocksDone36:
+blocksDone42:
 	TESTQ   DX, DX
 	JZ      done4
 	VMOVUPS Z1, -64(AX)(DX*8)
 
 done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced43
+	JZ    fenced49
 	SFENCE
 
-fenced43:
+fenced49:
 	VZEROUPPER
 	RET
 
@@ -1102,36 +1214,36 @@ TEXT ·accumulateFloat64AVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
 	CMPQ       CX, $+8
-	JLT        done45
+	JLT        done51
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks44
+	JZ      blocks50
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded47
+	JZ      folded53
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models46:
+models52:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z0
 	VFMADD231PD  (R9)(BX*8), Z0, Z1
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models46
+	JNZ          models52
 
-folded47:
-blocks44:
+folded53:
+blocks50:
 	CMPQ CX, $+128
-	JLT  blocksDone49
+	JLT  blocksDone55
 
-block48:
+block54:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -1150,11 +1262,11 @@ block48:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded51
+	JZ      folded57
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models50:
+models56:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z17
 	VFMADD231PD  (R8)(DX*8), Z17, Z0
@@ -1176,9 +1288,9 @@ models50:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models50
+	JNZ          models56
 
-folded51:
+folded57:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1199,24 +1311,24 @@ folded51:
 	ADDQ    $+128, DX
 	SUBQ    $+128, CX
 	CMPQ    CX, $+128
-	JGE     block48
+	JGE     block54
 
-blocksDone49:
+blocksDone55:
 	CMPQ CX, $+32
-	JLT  blocksDone53
+	JLT  blocksDone59
 
-block52:
+block58:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded55
+	JZ      folded61
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models54:
+models60:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z5
 	VFMADD231PD  (R8)(DX*8), Z5, Z0
@@ -1226,9 +1338,9 @@ models54:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models54
+	JNZ          models60
 
-folded55:
+folded61:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1237,44 +1349,44 @@ folded55:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block52
+	JGE     block58
 
-blocksDone53:
+blocksDone59:
 	CMPQ CX, $+8
-	JLT  blocksDone57
+	JLT  blocksDone63
 
-block56:
+block62:
 	VMOVUPS (AX), Z0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded59
+	JZ      folded65
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models58:
+models64:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z2
 	VFMADD231PD  (R8)(DX*8), Z2, Z0
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models58
+	JNZ          models64
 
-folded59:
+folded65:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block56
+	JGE     block62
 
-blocksDone57:
+blocksDone63:
 	TESTQ   CX, CX
-	JZ      done45
+	JZ      done51
 	LEAQ    -64(AX)(CX*8), AX
 	VMOVUPS Z1, (AX)
 
-done45:
+done51:
 	VZEROUPPER
 	RET
 
@@ -1295,20 +1407,20 @@ TEXT ·weightedSumFloat16AVX512(SB), NOSPLIT, $0-72
 	VPSLLD     $0x1f, Z0, Z0
 	CMPQ       DX, $+16
 	JLT        small1
-	CMPQ       DX, $+32
-	JGT        many2
 	TESTQ      CX, CX
 	JNZ        many2
+	CMPQ       DX, $+32
+	JGT        few5
 	LEAQ       -16(BX)(DX*1), CX
 	VMOVAPS    Z0, Z1
 	VMOVAPS    Z0, Z0
 	MOVQ       models+40(FP), R8
 	TESTQ      R8, R8
-	JZ         folded6
+	JZ         folded7
 	MOVQ       x+8(FP), SI
 	MOVQ       w+16(FP), DI
 
-models5:
+models6:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z2
 	VCVTPH2PS    (R9)(BX*2), Z3
@@ -1318,28 +1430,90 @@ models5:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models5
+	JNZ          models6
 
-folded6:
+folded7:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided8
+	JZ           divided9
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Z2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale7
+	JNZ          scale8
 	VDIVPS       Z2, Z1, Z1
 	VDIVPS       Z2, Z0, Z0
-	JMP          divided8
+	JMP          divided9
 
-scale7:
+scale8:
 	VMULPS Z2, Z1, Z1
 	VMULPS Z2, Z0, Z0
 
-divided8:
+divided9:
 	VCVTPS2PH $0x00, Z1, Y1
 	VCVTPS2PH $0x00, Z0, Y0
 	VMOVUPS   Y1, (AX)
+	VMOVUPS   Y0, -32(AX)(DX*2)
+	VZEROUPPER
+	RET
+
+few5:
+	CMPQ    DX, $+64
+	JGT     many2
+	LEAQ    -32(BX)(DX*1), CX
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z0
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
+	JZ      folded12
+	MOVQ    x+8(FP), SI
+	MOVQ    w+16(FP), DI
+
+models11:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Z4
+	VCVTPH2PS    (R9)(BX*2), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	VCVTPH2PS    (R9)(CX*2), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	VCVTPH2PS    32(R9)(BX*2), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	VCVTPH2PS    32(R9)(CX*2), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models11
+
+folded12:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided14
+	VXORPS       X4, X4, X4
+	VCVTSD2SS    divisor+56(FP), X4, X4
+	VBROADCASTSS X4, Z4
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale13
+	VDIVPS       Z4, Z1, Z1
+	VDIVPS       Z4, Z2, Z2
+	VDIVPS       Z4, Z3, Z3
+	VDIVPS       Z4, Z0, Z0
+	JMP          divided14
+
+scale13:
+	VMULPS Z4, Z1, Z1
+	VMULPS Z4, Z2, Z2
+	VMULPS Z4, Z3, Z3
+	VMULPS Z4, Z0, Z0
+
+divided14:
+	VCVTPS2PH $0x00, Z1, Y1
+	VCVTPS2PH $0x00, Z2, Y2
+	VCVTPS2PH $0x00, Z3, Y3
+	VCVTPS2PH $0x00, Z0, Y0
+	VMOVUPS   Y1, (AX)
+	VMOVUPS   Y3, -64(AX)(DX*2)
+	VMOVUPS   Y2, 32(AX)
 	VMOVUPS   Y0, -32(AX)(DX*2)
 	VZEROUPPER
 	RET
@@ -1352,21 +1526,21 @@ many2:
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh9
+	JEQ     fresh15
 	VMOVUPS (DI), Z1
-	JMP     started10
+	JMP     started16
 
-fresh9:
+fresh15:
 	VMOVAPS Z0, Z1
 
-started10:
+started16:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded12
+	JZ    folded18
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models11:
+models17:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Z2
 	VCVTPH2PS    (R10)(SI*2), Z3
@@ -1374,33 +1548,33 @@ models11:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models11
+	JNZ          models17
 
-folded12:
+folded18:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided14
+	JZ           divided20
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Z2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale13
+	JNZ          scale19
 	VDIVPS       Z2, Z1, Z1
-	JMP          divided14
+	JMP          divided20
 
-scale13:
+scale19:
 	VMULPS Z2, Z1, Z1
 
-divided14:
+divided20:
 	VCVTPS2PH $0x00, Z1, Y1
 	VMOVAPS   Y1, Y1
 
 blocks3:
 	CMPQ DX, $+256
-	JLT  blocksDone16
+	JLT  blocksDone22
 
-block15:
+block21:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh17
+	JEQ     fresh23
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -1417,9 +1591,9 @@ block15:
 	VMOVUPS 832(CX), Z15
 	VMOVUPS 896(CX), Z16
 	VMOVUPS 960(CX), Z17
-	JMP     started18
+	JMP     started24
 
-fresh17:
+fresh23:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -1437,14 +1611,14 @@ fresh17:
 	VMOVAPS Z0, Z16
 	VMOVAPS Z0, Z17
 
-started18:
+started24:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded20
+	JZ    folded26
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models19:
+models25:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z18
 	VCVTPH2PS    (R9)(BX*2), Z19
@@ -1482,16 +1656,16 @@ models19:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models19
+	JNZ          models25
 
-folded20:
+folded26:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided22
+	JZ           divided28
 	VXORPS       X18, X18, X18
 	VCVTSD2SS    divisor+56(FP), X18, X18
 	VBROADCASTSS X18, Z18
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale21
+	JNZ          scale27
 	VDIVPS       Z18, Z2, Z2
 	VDIVPS       Z18, Z3, Z3
 	VDIVPS       Z18, Z4, Z4
@@ -1508,9 +1682,9 @@ folded20:
 	VDIVPS       Z18, Z15, Z15
 	VDIVPS       Z18, Z16, Z16
 	VDIVPS       Z18, Z17, Z17
-	JMP          divided22
+	JMP          divided28
 
-scale21:
+scale27:
 	VMULPS Z18, Z2, Z2
 	VMULPS Z18, Z3, Z3
 	VMULPS Z18, Z4, Z4
@@ -1528,7 +1702,7 @@ scale21:
 	VMULPS Z18, Z16, Z16
 	VMULPS Z18, Z17, Z17
 
-divided22:
+divided28:
 	VCVTPS2PH    $0x00, Z2, Y20
 	VCVTPS2PH    $0x00, Z3, Y2
 	VCVTPS2PH    $0x00, Z4, Y21
@@ -1554,7 +1728,7 @@ divided22:
 	VINSERTF64X4 $0x01, Y8, Z26, Z26
 	VINSERTF64X4 $0x01, Y9, Z27, Z27
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past23
+	JNZ          past29
 	VMOVUPS      Z20, (AX)
 	VMOVUPS      Z21, 64(AX)
 	VMOVUPS      Z22, 128(AX)
@@ -1563,9 +1737,9 @@ divided22:
 	VMOVUPS      Z25, 320(AX)
 	VMOVUPS      Z26, 384(AX)
 	VMOVUPS      Z27, 448(AX)
-	JMP          stored24
+	JMP          stored30
 
-past23:
+past29:
 	VMOVNTPS Z20, (AX)
 	VMOVNTPS Z21, 64(AX)
 	VMOVNTPS Z22, 128(AX)
@@ -1575,41 +1749,41 @@ past23:
 	VMOVNTPS Z26, 384(AX)
 	VMOVNTPS Z27, 448(AX)
 
-stored24:
+stored30:
 	ADDQ $+512, AX
 	ADDQ $+1024, CX
 	ADDQ $+256, BX
 	SUBQ $+256, DX
 	CMPQ DX, $+256
-	JGE  block15
+	JGE  block21
 
-blocksDone16:
+blocksDone22:
 	CMPQ DX, $+64
-	JLT  blocksDone26
+	JLT  blocksDone32
 
-block25:
+block31:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh27
+	JEQ     fresh33
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
 	VMOVUPS 192(CX), Z5
-	JMP     started28
+	JMP     started34
 
-fresh27:
+fresh33:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 
-started28:
+started34:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded30
+	JZ    folded36
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models29:
+models35:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z6
 	VCVTPH2PS    (R9)(BX*2), Z7
@@ -1623,76 +1797,76 @@ models29:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models29
+	JNZ          models35
 
-folded30:
+folded36:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided32
+	JZ           divided38
 	VXORPS       X6, X6, X6
 	VCVTSD2SS    divisor+56(FP), X6, X6
 	VBROADCASTSS X6, Z6
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale31
+	JNZ          scale37
 	VDIVPS       Z6, Z2, Z2
 	VDIVPS       Z6, Z3, Z3
 	VDIVPS       Z6, Z4, Z4
 	VDIVPS       Z6, Z5, Z5
-	JMP          divided32
+	JMP          divided38
 
-scale31:
+scale37:
 	VMULPS Z6, Z2, Z2
 	VMULPS Z6, Z3, Z3
 	VMULPS Z6, Z4, Z4
 	VMULPS Z6, Z5, Z5
 
-divided32:
+divided38:
 	VCVTPS2PH $0x00, Z2, Y2
 	VCVTPS2PH $0x00, Z3, Y3
 	VCVTPS2PH $0x00, Z4, Y4
 	VCVTPS2PH $0x00, Z5, Y5
 	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past33
+	JNZ       past39
 	VMOVUPS   Y2, (AX)
 	VMOVUPS   Y3, 32(AX)
 	VMOVUPS   Y4, 64(AX)
 	VMOVUPS   Y5, 96(AX)
-	JMP       stored34
+	JMP       stored40
 
-past33:
+past39:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
 	VMOVNTPS Y5, 96(AX)
 
-stored34:
+stored40:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block25
+	JGE  block31
 
-blocksDone26:
+blocksDone32:
 	CMPQ DX, $+16
-	JLT  blocksDone36
+	JLT  blocksDone42
 
-block35:
+block41:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh37
+	JEQ     fresh43
 	VMOVUPS (CX), Z2
-	JMP     started38
+	JMP     started44
 
-fresh37:
+fresh43:
 	VMOVAPS Z0, Z2
 
-started38:
+started44:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded40
+	JZ    folded46
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models39:
+models45:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z3
 	VCVTPH2PS    (R9)(BX*2), Z4
@@ -1700,23 +1874,23 @@ models39:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models39
+	JNZ          models45
 
-folded40:
+folded46:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided42
+	JZ           divided48
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Z3
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale41
+	JNZ          scale47
 	VDIVPS       Z3, Z2, Z2
-	JMP          divided42
+	JMP          divided48
 
-scale41:
+scale47:
 	VMULPS Z3, Z2, Z2
 
-divided42:
+divided48:
 	VCVTPS2PH $0x00, Z2, Y2
 	VMOVUPS   Y2, (AX)
 	ADDQ      $+32, AX
@@ -1724,19 +1898,19 @@ divided42:
 	ADDQ      $+16, BX
 	SUBQ      $+16, DX
 	CMPQ      DX, $+16
-	JGE       block35
+	JGE       block41
 
-blocksDone36:
+blocksDone42:
 	TESTQ   DX, DX
 	JZ      done4
 	VMOVUPS Y1, -32(AX)(DX*2)
 
 done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced43
+	JZ    fenced49
 	SFENCE
 
-fenced43:
+fenced49:
 	VZEROUPPER
 	RET
 
@@ -1758,22 +1932,22 @@ TEXT ·accumulateFloat16AVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
 	CMPQ       CX, $+16
-	JLT        done45
+	JLT        done51
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, CX
-	JZ      blocks44
+	JZ      blocks50
 	LEAQ    -16(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded47
+	JZ      folded53
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models46:
+models52:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z0
 	VCVTPH2PS    (R9)(BX*2), Z2
@@ -1781,14 +1955,14 @@ models46:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models46
+	JNZ          models52
 
-folded47:
-blocks44:
+folded53:
+blocks50:
 	CMPQ CX, $+256
-	JLT  blocksDone49
+	JLT  blocksDone55
 
-block48:
+block54:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -1807,11 +1981,11 @@ block48:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded51
+	JZ      folded57
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models50:
+models56:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z17
 	VCVTPH2PS    (R8)(DX*2), Z18
@@ -1849,9 +2023,9 @@ models50:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models50
+	JNZ          models56
 
-folded51:
+folded57:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1872,24 +2046,24 @@ folded51:
 	ADDQ    $+256, DX
 	SUBQ    $+256, CX
 	CMPQ    CX, $+256
-	JGE     block48
+	JGE     block54
 
-blocksDone49:
+blocksDone55:
 	CMPQ CX, $+64
-	JLT  blocksDone53
+	JLT  blocksDone59
 
-block52:
+block58:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded55
+	JZ      folded61
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models54:
+models60:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z5
 	VCVTPH2PS    (R8)(DX*2), Z6
@@ -1903,9 +2077,9 @@ models54:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models54
+	JNZ          models60
 
-folded55:
+folded61:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1914,21 +2088,21 @@ folded55:
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
 	CMPQ    CX, $+64
-	JGE     block52
+	JGE     block58
 
-blocksDone53:
+blocksDone59:
 	CMPQ CX, $+16
-	JLT  blocksDone57
+	JLT  blocksDone63
 
-block56:
+block62:
 	VMOVUPS (AX), Z0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded59
+	JZ      folded65
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models58:
+models64:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z2
 	VCVTPH2PS    (R8)(DX*2), Z3
@@ -1936,23 +2110,23 @@ models58:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models58
+	JNZ          models64
 
-folded59:
+folded65:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block56
+	JGE     block62
 
-blocksDone57:
+blocksDone63:
 	TESTQ   CX, CX
-	JZ      done45
+	JZ      done51
 	LEAQ    -64(AX)(CX*4), AX
 	VMOVUPS Z1, (AX)
 
-done45:
+done51:
 	VZEROUPPER
 	RET
 
@@ -1975,10 +2149,10 @@ TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-72
 	VPSLLD     $0x10, Z1, Z1
 	CMPQ       DX, $+32
 	JLT        small1
-	CMPQ       DX, $+64
-	JGT        many2
 	TESTQ      CX, CX
 	JNZ        many2
+	CMPQ       DX, $+64
+	JGT        many2
 	LEAQ       -32(BX)(DX*1), CX
 	VMOVAPS    Z0, Z2
 	VMOVAPS    Z0, Z3
@@ -1986,11 +2160,11 @@ TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-72
 	VMOVAPS    Z0, Z0
 	MOVQ       models+40(FP), R8
 	TESTQ      R8, R8
-	JZ         folded6
+	JZ         folded7
 	MOVQ       x+8(FP), SI
 	MOVQ       w+16(FP), DI
 
-models5:
+models6:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z5
 	VMOVUPS      (R9)(BX*2), Z7
@@ -2006,29 +2180,29 @@ models5:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models5
+	JNZ          models6
 
-folded6:
+folded7:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided8
+	JZ           divided9
 	VXORPS       X5, X5, X5
 	VCVTSD2SS    divisor+56(FP), X5, X5
 	VBROADCASTSS X5, Z5
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale7
+	JNZ          scale8
 	VDIVPS       Z5, Z2, Z2
 	VDIVPS       Z5, Z3, Z3
 	VDIVPS       Z5, Z4, Z4
 	VDIVPS       Z5, Z0, Z0
-	JMP          divided8
+	JMP          divided9
 
-scale7:
+scale8:
 	VMULPS Z5, Z2, Z2
 	VMULPS Z5, Z3, Z3
 	VMULPS Z5, Z4, Z4
 	VMULPS Z5, Z0, Z0
 
-divided8:
+divided9:
 	VPBROADCASTD word7fff<>+0(SB), Z5
 	VPBROADCASTD word1<>+0(SB), Z6
 	VPBROADCASTD word400000<>+0(SB), Z7
@@ -2076,27 +2250,27 @@ many2:
 	LEAQ      (CX)(SI*4), DI
 	ADDQ      BX, SI
 	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh9
+	JEQ       fresh10
 	VMOVUPS   64(DI), Z4
 	VMOVDQU32 even<>+0(SB), Z2
 	VMOVDQU32 odd<>+0(SB), Z3
 	VMOVUPS   (DI), Z5
 	VPERMI2PS Z4, Z5, Z2
 	VPERMI2PS Z4, Z5, Z3
-	JMP       started10
+	JMP       started11
 
-fresh9:
+fresh10:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 
-started10:
+started11:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded12
+	JZ    folded13
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models11:
+models12:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Z4
 	VMOVUPS      (R10)(SI*2), Z6
@@ -2107,25 +2281,25 @@ models11:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models11
+	JNZ          models12
 
-folded12:
+folded13:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided14
+	JZ           divided15
 	VXORPS       X4, X4, X4
 	VCVTSD2SS    divisor+56(FP), X4, X4
 	VBROADCASTSS X4, Z4
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale13
+	JNZ          scale14
 	VDIVPS       Z4, Z2, Z2
 	VDIVPS       Z4, Z3, Z3
-	JMP          divided14
+	JMP          divided15
 
-scale13:
+scale14:
 	VMULPS Z4, Z2, Z2
 	VMULPS Z4, Z3, Z3
 
-divided14:
+divided15:
 	VPBROADCASTD word7fff<>+0(SB), Z4
 	VPBROADCASTD word1<>+0(SB), Z5
 	VPBROADCASTD word400000<>+0(SB), Z6
@@ -2147,11 +2321,11 @@ divided14:
 
 blocks3:
 	CMPQ DX, $+256
-	JLT  blocksDone16
+	JLT  blocksDone17
 
-block15:
+block16:
 	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh17
+	JEQ       fresh18
 	VMOVUPS   64(CX), Z5
 	VMOVDQU32 even<>+0(SB), Z3
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -2200,9 +2374,9 @@ block15:
 	VMOVUPS   896(CX), Z20
 	VPERMI2PS Z19, Z20, Z17
 	VPERMI2PS Z19, Z20, Z18
-	JMP       started18
+	JMP       started19
 
-fresh17:
+fresh18:
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
@@ -2220,14 +2394,14 @@ fresh17:
 	VMOVAPS Z0, Z17
 	VMOVAPS Z0, Z18
 
-started18:
+started19:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded20
+	JZ    folded21
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models19:
+models20:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z19
 	VMOVUPS      (R9)(BX*2), Z21
@@ -2273,16 +2447,16 @@ models19:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models19
+	JNZ          models20
 
-folded20:
+folded21:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided22
+	JZ           divided23
 	VXORPS       X19, X19, X19
 	VCVTSD2SS    divisor+56(FP), X19, X19
 	VBROADCASTSS X19, Z19
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale21
+	JNZ          scale22
 	VDIVPS       Z19, Z3, Z3
 	VDIVPS       Z19, Z4, Z4
 	VDIVPS       Z19, Z5, Z5
@@ -2299,9 +2473,9 @@ folded20:
 	VDIVPS       Z19, Z16, Z16
 	VDIVPS       Z19, Z17, Z17
 	VDIVPS       Z19, Z18, Z18
-	JMP          divided22
+	JMP          divided23
 
-scale21:
+scale22:
 	VMULPS Z19, Z3, Z3
 	VMULPS Z19, Z4, Z4
 	VMULPS Z19, Z5, Z5
@@ -2319,7 +2493,7 @@ scale21:
 	VMULPS Z19, Z17, Z17
 	VMULPS Z19, Z18, Z18
 
-divided22:
+divided23:
 	VPBROADCASTD word7fff<>+0(SB), Z19
 	VPBROADCASTD word1<>+0(SB), Z20
 	VPBROADCASTD word400000<>+0(SB), Z21
@@ -2457,7 +2631,7 @@ divided22:
 	VPSRLD       $0x10, Z10, Z10
 	VPTERNLOGD   $0xea, Z10, Z1, Z14
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past23
+	JNZ          past24
 	VMOVUPS      Z3, (AX)
 	VMOVUPS      Z5, 64(AX)
 	VMOVUPS      Z7, 128(AX)
@@ -2466,9 +2640,9 @@ divided22:
 	VMOVUPS      Z12, 320(AX)
 	VMOVUPS      Z13, 384(AX)
 	VMOVUPS      Z14, 448(AX)
-	JMP          stored24
+	JMP          stored25
 
-past23:
+past24:
 	VMOVNTPS Z3, (AX)
 	VMOVNTPS Z5, 64(AX)
 	VMOVNTPS Z7, 128(AX)
@@ -2478,21 +2652,21 @@ past23:
 	VMOVNTPS Z13, 384(AX)
 	VMOVNTPS Z14, 448(AX)
 
-stored24:
+stored25:
 	ADDQ $+512, AX
 	ADDQ $+1024, CX
 	ADDQ $+256, BX
 	SUBQ $+256, DX
 	CMPQ DX, $+256
-	JGE  block15
+	JGE  block16
 
-blocksDone16:
+blocksDone17:
 	CMPQ DX, $+64
-	JLT  blocksDone26
+	JLT  blocksDone27
 
-block25:
+block26:
 	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh27
+	JEQ       fresh28
 	VMOVUPS   64(CX), Z5
 	VMOVDQU32 even<>+0(SB), Z3
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -2505,22 +2679,22 @@ block25:
 	VMOVUPS   128(CX), Z8
 	VPERMI2PS Z7, Z8, Z5
 	VPERMI2PS Z7, Z8, Z6
-	JMP       started28
+	JMP       started29
 
-fresh27:
+fresh28:
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 	VMOVAPS Z0, Z6
 
-started28:
+started29:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded30
+	JZ    folded31
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models29:
+models30:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z7
 	VMOVUPS      (R9)(BX*2), Z9
@@ -2536,29 +2710,29 @@ models29:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models29
+	JNZ          models30
 
-folded30:
+folded31:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided32
+	JZ           divided33
 	VXORPS       X7, X7, X7
 	VCVTSD2SS    divisor+56(FP), X7, X7
 	VBROADCASTSS X7, Z7
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale31
+	JNZ          scale32
 	VDIVPS       Z7, Z3, Z3
 	VDIVPS       Z7, Z4, Z4
 	VDIVPS       Z7, Z5, Z5
 	VDIVPS       Z7, Z6, Z6
-	JMP          divided32
+	JMP          divided33
 
-scale31:
+scale32:
 	VMULPS Z7, Z3, Z3
 	VMULPS Z7, Z4, Z4
 	VMULPS Z7, Z5, Z5
 	VMULPS Z7, Z6, Z6
 
-divided32:
+divided33:
 	VPBROADCASTD word7fff<>+0(SB), Z7
 	VPBROADCASTD word1<>+0(SB), Z8
 	VPBROADCASTD word400000<>+0(SB), Z9
@@ -2594,50 +2768,50 @@ divided32:
 	VPSRLD       $0x10, Z9, Z9
 	VPTERNLOGD   $0xea, Z9, Z1, Z5
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past33
+	JNZ          past34
 	VMOVUPS      Z3, (AX)
 	VMOVUPS      Z5, 64(AX)
-	JMP          stored34
+	JMP          stored35
 
-past33:
+past34:
 	VMOVNTPS Z3, (AX)
 	VMOVNTPS Z5, 64(AX)
 
-stored34:
+stored35:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block25
+	JGE  block26
 
-blocksDone26:
+blocksDone27:
 	CMPQ DX, $+32
-	JLT  blocksDone36
+	JLT  blocksDone37
 
-block35:
+block36:
 	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh37
+	JEQ       fresh38
 	VMOVUPS   64(CX), Z5
 	VMOVDQU32 even<>+0(SB), Z3
 	VMOVDQU32 odd<>+0(SB), Z4
 	VMOVUPS   (CX), Z6
 	VPERMI2PS Z5, Z6, Z3
 	VPERMI2PS Z5, Z6, Z4
-	JMP       started38
+	JMP       started39
 
-fresh37:
+fresh38:
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 
-started38:
+started39:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded40
+	JZ    folded41
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models39:
+models40:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z5
 	VMOVUPS      (R9)(BX*2), Z7
@@ -2648,25 +2822,25 @@ models39:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models39
+	JNZ          models40
 
-folded40:
+folded41:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided42
+	JZ           divided43
 	VXORPS       X5, X5, X5
 	VCVTSD2SS    divisor+56(FP), X5, X5
 	VBROADCASTSS X5, Z5
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale41
+	JNZ          scale42
 	VDIVPS       Z5, Z3, Z3
 	VDIVPS       Z5, Z4, Z4
-	JMP          divided42
+	JMP          divided43
 
-scale41:
+scale42:
 	VMULPS Z5, Z3, Z3
 	VMULPS Z5, Z4, Z4
 
-divided42:
+divided43:
 	VPBROADCASTD word7fff<>+0(SB), Z5
 	VPBROADCASTD word1<>+0(SB), Z6
 	VPBROADCASTD word400000<>+0(SB), Z7
@@ -2690,19 +2864,19 @@ divided42:
 	ADDQ         $+32, BX
 	SUBQ         $+32, DX
 	CMPQ         DX, $+32
-	JGE          block35
+	JGE          block36
 
-blocksDone36:
+blocksDone37:
 	TESTQ   DX, DX
 	JZ      done4
 	VMOVUPS Z2, -64(AX)(DX*2)
 
 done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced43
+	JZ    fenced44
 	SFENCE
 
-fenced43:
+fenced44:
 	VZEROUPPER
 	RET
 
@@ -2771,11 +2945,11 @@ TEXT ·accumulateBFloat16AVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z1, Z1, Z1
 	VPSLLD     $0x10, Z1, Z1
 	CMPQ       CX, $+32
-	JLT        done45
+	JLT        done46
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ     $0x0000001f, CX
-	JZ        blocks44
+	JZ        blocks45
 	LEAQ      -32(CX), BX
 	LEAQ      (AX)(BX*4), SI
 	ADDQ      DX, BX
@@ -2787,11 +2961,11 @@ TEXT ·accumulateBFloat16AVX512(SB), NOSPLIT, $0-48
 	VPERMI2PS Z0, Z4, Z3
 	MOVQ      models+32(FP), R8
 	TESTQ     R8, R8
-	JZ        folded47
+	JZ        folded48
 	MOVQ      x+8(FP), SI
 	MOVQ      w+16(FP), DI
 
-models46:
+models47:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z0
 	VMOVUPS      (R9)(BX*2), Z5
@@ -2802,14 +2976,14 @@ models46:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models46
+	JNZ          models47
 
-folded47:
-blocks44:
+folded48:
+blocks45:
 	CMPQ CX, $+256
-	JLT  blocksDone49
+	JLT  blocksDone50
 
-block48:
+block49:
 	VMOVUPS   64(AX), Z5
 	VMOVDQU32 even<>+0(SB), Z0
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -2860,11 +3034,11 @@ block48:
 	VPERMI2PS Z19, Z20, Z18
 	MOVQ      models+32(FP), DI
 	TESTQ     DI, DI
-	JZ        folded51
+	JZ        folded52
 	MOVQ      x+8(FP), BX
 	MOVQ      w+16(FP), SI
 
-models50:
+models51:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z19
 	VMOVUPS      (R8)(DX*2), Z21
@@ -2910,9 +3084,9 @@ models50:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models50
+	JNZ          models51
 
-folded51:
+folded52:
 	VMOVDQU32 low<>+0(SB), Z19
 	VMOVDQU32 high<>+0(SB), Z20
 	VPERMI2PS Z4, Z0, Z19
@@ -2965,13 +3139,13 @@ folded51:
 	ADDQ      $+256, DX
 	SUBQ      $+256, CX
 	CMPQ      CX, $+256
-	JGE       block48
+	JGE       block49
 
-blocksDone49:
+blocksDone50:
 	CMPQ CX, $+64
-	JLT  blocksDone53
+	JLT  blocksDone54
 
-block52:
+block53:
 	VMOVUPS   64(AX), Z5
 	VMOVDQU32 even<>+0(SB), Z0
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -2986,11 +3160,11 @@ block52:
 	VPERMI2PS Z7, Z8, Z6
 	MOVQ      models+32(FP), DI
 	TESTQ     DI, DI
-	JZ        folded55
+	JZ        folded56
 	MOVQ      x+8(FP), BX
 	MOVQ      w+16(FP), SI
 
-models54:
+models55:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z7
 	VMOVUPS      (R8)(DX*2), Z9
@@ -3006,9 +3180,9 @@ models54:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models54
+	JNZ          models55
 
-folded55:
+folded56:
 	VMOVDQU32 low<>+0(SB), Z7
 	VMOVDQU32 high<>+0(SB), Z8
 	VPERMI2PS Z4, Z0, Z7
@@ -3025,13 +3199,13 @@ folded55:
 	ADDQ      $+64, DX
 	SUBQ      $+64, CX
 	CMPQ      CX, $+64
-	JGE       block52
+	JGE       block53
 
-blocksDone53:
+blocksDone54:
 	CMPQ CX, $+32
-	JLT  blocksDone57
+	JLT  blocksDone58
 
-block56:
+block57:
 	VMOVUPS   64(AX), Z5
 	VMOVDQU32 even<>+0(SB), Z0
 	VMOVDQU32 odd<>+0(SB), Z4
@@ -3040,11 +3214,11 @@ block56:
 	VPERMI2PS Z5, Z6, Z4
 	MOVQ      models+32(FP), DI
 	TESTQ     DI, DI
-	JZ        folded59
+	JZ        folded60
 	MOVQ      x+8(FP), BX
 	MOVQ      w+16(FP), SI
 
-models58:
+models59:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z5
 	VMOVUPS      (R8)(DX*2), Z7
@@ -3055,9 +3229,9 @@ models58:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models58
+	JNZ          models59
 
-folded59:
+folded60:
 	VMOVDQU32 low<>+0(SB), Z5
 	VMOVDQU32 high<>+0(SB), Z6
 	VPERMI2PS Z4, Z0, Z5
@@ -3068,11 +3242,11 @@ folded59:
 	ADDQ      $+32, DX
 	SUBQ      $+32, CX
 	CMPQ      CX, $+32
-	JGE       block56
+	JGE       block57
 
-blocksDone57:
+blocksDone58:
 	TESTQ     CX, CX
-	JZ        done45
+	JZ        done46
 	LEAQ      -128(AX)(CX*4), AX
 	VMOVDQU32 low<>+0(SB), Z0
 	VMOVDQU32 high<>+0(SB), Z1
@@ -3081,7 +3255,7 @@ blocksDone57:
 	VMOVUPS   Z0, (AX)
 	VMOVUPS   Z1, 64(AX)
 
-done45:
+done46:
 	VZEROUPPER
 	RET
 
@@ -3138,20 +3312,20 @@ TEXT ·weightedSumFloat32NativeAVX512(SB), NOSPLIT, $0-72
 	VPSLLD     $0x1f, Z0, Z0
 	CMPQ       DX, $+16
 	JLT        small1
-	CMPQ       DX, $+32
-	JGT        many2
 	TESTQ      CX, CX
 	JNZ        many2
+	CMPQ       DX, $+32
+	JGT        few5
 	LEAQ       -16(BX)(DX*1), CX
 	VMOVAPS    Z0, Z1
 	VMOVAPS    Z0, Z0
 	MOVQ       models+40(FP), R8
 	TESTQ      R8, R8
-	JZ         folded6
+	JZ         folded7
 	MOVQ       x+8(FP), SI
 	MOVQ       w+16(FP), DI
 
-models5:
+models6:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z2
 	VFMADD231PS  (R9)(BX*4), Z2, Z1
@@ -3159,26 +3333,80 @@ models5:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models5
+	JNZ          models6
 
-folded6:
+folded7:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided8
+	JZ           divided9
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Z2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale7
+	JNZ          scale8
 	VDIVPS       Z2, Z1, Z1
 	VDIVPS       Z2, Z0, Z0
-	JMP          divided8
+	JMP          divided9
 
-scale7:
+scale8:
 	VMULPS Z2, Z1, Z1
 	VMULPS Z2, Z0, Z0
 
-divided8:
+divided9:
 	VMOVUPS Z1, (AX)
+	VMOVUPS Z0, -64(AX)(DX*4)
+	VZEROUPPER
+	RET
+
+few5:
+	CMPQ    DX, $+64
+	JGT     many2
+	LEAQ    -32(BX)(DX*1), CX
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z0
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
+	JZ      folded12
+	MOVQ    x+8(FP), SI
+	MOVQ    w+16(FP), DI
+
+models11:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Z4
+	VFMADD231PS  (R9)(BX*4), Z4, Z1
+	VFMADD231PS  (R9)(CX*4), Z4, Z3
+	VFMADD231PS  64(R9)(BX*4), Z4, Z2
+	VFMADD231PS  64(R9)(CX*4), Z4, Z0
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models11
+
+folded12:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided14
+	VXORPS       X4, X4, X4
+	VCVTSD2SS    divisor+56(FP), X4, X4
+	VBROADCASTSS X4, Z4
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale13
+	VDIVPS       Z4, Z1, Z1
+	VDIVPS       Z4, Z2, Z2
+	VDIVPS       Z4, Z3, Z3
+	VDIVPS       Z4, Z0, Z0
+	JMP          divided14
+
+scale13:
+	VMULPS Z4, Z1, Z1
+	VMULPS Z4, Z2, Z2
+	VMULPS Z4, Z3, Z3
+	VMULPS Z4, Z0, Z0
+
+divided14:
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z3, -128(AX)(DX*4)
+	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z0, -64(AX)(DX*4)
 	VZEROUPPER
 	RET
@@ -3191,53 +3419,53 @@ many2:
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh9
+	JEQ     fresh15
 	VMOVUPS (DI), Z1
-	JMP     started10
+	JMP     started16
 
-fresh9:
+fresh15:
 	VMOVAPS Z0, Z1
 
-started10:
+started16:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded12
+	JZ    folded18
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models11:
+models17:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Z2
 	VFMADD231PS  (R10)(SI*4), Z2, Z1
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models11
+	JNZ          models17
 
-folded12:
+folded18:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided14
+	JZ           divided20
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Z2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale13
+	JNZ          scale19
 	VDIVPS       Z2, Z1, Z1
-	JMP          divided14
+	JMP          divided20
 
-scale13:
+scale19:
 	VMULPS Z2, Z1, Z1
 
-divided14:
+divided20:
 	VMOVAPS Z1, Z1
 
 blocks3:
 	CMPQ DX, $+256
-	JLT  blocksDone16
+	JLT  blocksDone22
 
-block15:
+block21:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh17
+	JEQ     fresh23
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
@@ -3254,9 +3482,9 @@ block15:
 	VMOVUPS 832(CX), Z15
 	VMOVUPS 896(CX), Z16
 	VMOVUPS 960(CX), Z17
-	JMP     started18
+	JMP     started24
 
-fresh17:
+fresh23:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
@@ -3274,14 +3502,14 @@ fresh17:
 	VMOVAPS Z0, Z16
 	VMOVAPS Z0, Z17
 
-started18:
+started24:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded20
+	JZ    folded26
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models19:
+models25:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z18
 	VFMADD231PS  (R9)(BX*4), Z18, Z2
@@ -3303,16 +3531,16 @@ models19:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models19
+	JNZ          models25
 
-folded20:
+folded26:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided22
+	JZ           divided28
 	VXORPS       X18, X18, X18
 	VCVTSD2SS    divisor+56(FP), X18, X18
 	VBROADCASTSS X18, Z18
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale21
+	JNZ          scale27
 	VDIVPS       Z18, Z2, Z2
 	VDIVPS       Z18, Z3, Z3
 	VDIVPS       Z18, Z4, Z4
@@ -3329,9 +3557,9 @@ folded20:
 	VDIVPS       Z18, Z15, Z15
 	VDIVPS       Z18, Z16, Z16
 	VDIVPS       Z18, Z17, Z17
-	JMP          divided22
+	JMP          divided28
 
-scale21:
+scale27:
 	VMULPS Z18, Z2, Z2
 	VMULPS Z18, Z3, Z3
 	VMULPS Z18, Z4, Z4
@@ -3349,9 +3577,9 @@ scale21:
 	VMULPS Z18, Z16, Z16
 	VMULPS Z18, Z17, Z17
 
-divided22:
+divided28:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past23
+	JNZ     past29
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
@@ -3368,9 +3596,9 @@ divided22:
 	VMOVUPS Z15, 832(AX)
 	VMOVUPS Z16, 896(AX)
 	VMOVUPS Z17, 960(AX)
-	JMP     stored24
+	JMP     stored30
 
-past23:
+past29:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z3, 64(AX)
 	VMOVNTPS Z4, 128(AX)
@@ -3388,41 +3616,41 @@ past23:
 	VMOVNTPS Z16, 896(AX)
 	VMOVNTPS Z17, 960(AX)
 
-stored24:
+stored30:
 	ADDQ $+1024, AX
 	ADDQ $+1024, CX
 	ADDQ $+256, BX
 	SUBQ $+256, DX
 	CMPQ DX, $+256
-	JGE  block15
+	JGE  block21
 
-blocksDone16:
+blocksDone22:
 	CMPQ DX, $+64
-	JLT  blocksDone26
+	JLT  blocksDone32
 
-block25:
+block31:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh27
+	JEQ     fresh33
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
 	VMOVUPS 192(CX), Z5
-	JMP     started28
+	JMP     started34
 
-fresh27:
+fresh33:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 
-started28:
+started34:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded30
+	JZ    folded36
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models29:
+models35:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z6
 	VFMADD231PS  (R9)(BX*4), Z6, Z2
@@ -3432,114 +3660,114 @@ models29:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models29
+	JNZ          models35
 
-folded30:
+folded36:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided32
+	JZ           divided38
 	VXORPS       X6, X6, X6
 	VCVTSD2SS    divisor+56(FP), X6, X6
 	VBROADCASTSS X6, Z6
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale31
+	JNZ          scale37
 	VDIVPS       Z6, Z2, Z2
 	VDIVPS       Z6, Z3, Z3
 	VDIVPS       Z6, Z4, Z4
 	VDIVPS       Z6, Z5, Z5
-	JMP          divided32
+	JMP          divided38
 
-scale31:
+scale37:
 	VMULPS Z6, Z2, Z2
 	VMULPS Z6, Z3, Z3
 	VMULPS Z6, Z4, Z4
 	VMULPS Z6, Z5, Z5
 
-divided32:
+divided38:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past33
+	JNZ     past39
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
 	VMOVUPS Z5, 192(AX)
-	JMP     stored34
+	JMP     stored40
 
-past33:
+past39:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z3, 64(AX)
 	VMOVNTPS Z4, 128(AX)
 	VMOVNTPS Z5, 192(AX)
 
-stored34:
+stored40:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block25
+	JGE  block31
 
-blocksDone26:
+blocksDone32:
 	CMPQ DX, $+16
-	JLT  blocksDone36
+	JLT  blocksDone42
 
-block35:
+block41:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh37
+	JEQ     fresh43
 	VMOVUPS (CX), Z2
-	JMP     started38
+	JMP     started44
 
-fresh37:
+fresh43:
 	VMOVAPS Z0, Z2
 
-started38:
+started44:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded40
+	JZ    folded46
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models39:
+models45:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z3
 	VFMADD231PS  (R9)(BX*4), Z3, Z2
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models39
+	JNZ          models45
 
-folded40:
+folded46:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided42
+	JZ           divided48
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Z3
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale41
+	JNZ          scale47
 	VDIVPS       Z3, Z2, Z2
-	JMP          divided42
+	JMP          divided48
 
-scale41:
+scale47:
 	VMULPS Z3, Z2, Z2
 
-divided42:
+divided48:
 	VMOVUPS Z2, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+64, CX
 	ADDQ    $+16, BX
 	SUBQ    $+16, DX
 	CMPQ    DX, $+16
-	JGE     block35
+	JGE     block41
 
-blocksDone36:
+blocksDone42:
 	TESTQ   DX, DX
 	JZ      done4
 	VMOVUPS Z1, -64(AX)(DX*4)
 
 done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced43
+	JZ    fenced49
 	SFENCE
 
-fenced43:
+fenced49:
 	VZEROUPPER
 	RET
 
@@ -3561,36 +3789,36 @@ TEXT ·accumulateFloat32NativeAVX512(SB), NOSPLIT, $0-48
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
 	CMPQ       CX, $+16
-	JLT        done45
+	JLT        done51
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, CX
-	JZ      blocks44
+	JZ      blocks50
 	LEAQ    -16(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded47
+	JZ      folded53
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models46:
+models52:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z0
 	VFMADD231PS  (R9)(BX*4), Z0, Z1
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models46
+	JNZ          models52
 
-folded47:
-blocks44:
+folded53:
+blocks50:
 	CMPQ CX, $+256
-	JLT  blocksDone49
+	JLT  blocksDone55
 
-block48:
+block54:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
@@ -3609,11 +3837,11 @@ block48:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded51
+	JZ      folded57
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models50:
+models56:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z17
 	VFMADD231PS  (R8)(DX*4), Z17, Z0
@@ -3635,9 +3863,9 @@ models50:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models50
+	JNZ          models56
 
-folded51:
+folded57:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -3658,24 +3886,24 @@ folded51:
 	ADDQ    $+256, DX
 	SUBQ    $+256, CX
 	CMPQ    CX, $+256
-	JGE     block48
+	JGE     block54
 
-blocksDone49:
+blocksDone55:
 	CMPQ CX, $+64
-	JLT  blocksDone53
+	JLT  blocksDone59
 
-block52:
+block58:
 	VMOVUPS (AX), Z0
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded55
+	JZ      folded61
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models54:
+models60:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z5
 	VFMADD231PS  (R8)(DX*4), Z5, Z0
@@ -3685,9 +3913,9 @@ models54:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models54
+	JNZ          models60
 
-folded55:
+folded61:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -3696,44 +3924,44 @@ folded55:
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
 	CMPQ    CX, $+64
-	JGE     block52
+	JGE     block58
 
-blocksDone53:
+blocksDone59:
 	CMPQ CX, $+16
-	JLT  blocksDone57
+	JLT  blocksDone63
 
-block56:
+block62:
 	VMOVUPS (AX), Z0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded59
+	JZ      folded65
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models58:
+models64:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z2
 	VFMADD231PS  (R8)(DX*4), Z2, Z0
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models58
+	JNZ          models64
 
-folded59:
+folded65:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block56
+	JGE     block62
 
-blocksDone57:
+blocksDone63:
 	TESTQ   CX, CX
-	JZ      done45
+	JZ      done51
 	LEAQ    -64(AX)(CX*4), AX
 	VMOVUPS Z1, (AX)
 
-done45:
+done51:
 	VZEROUPPER
 	RET
 
@@ -3755,83 +3983,8 @@ TEXT ·weightedSumFloat64WiderAVX512(SB), NOSPLIT, $0-72
 	VBROADCASTSD one64<>+0(SB), Z1
 	CMPQ         DX, $+8
 	JLT          small1
-	CMPQ         DX, $+16
-	JGT          many2
 	TESTQ        CX, CX
 	JNZ          many2
-	LEAQ         -8(BX)(DX*1), CX
-	VMOVAPS      Z0, Z2
-	VPXORD       Z3, Z3, Z3
-	VMOVAPS      Z0, Z0
-	VPXORD       Z4, Z4, Z4
-	MOVQ         models+40(FP), R8
-	TESTQ        R8, R8
-	JZ           folded6
-	MOVQ         x+8(FP), SI
-	MOVQ         w+16(FP), DI
-
-models5:
-	MOVQ         (SI), R9
-	VBROADCASTSD (DI), Z5
-	VMOVUPD      (R9)(BX*8), Z6
-	VMULPD       Z6, Z5, Z7
-	VFNMADD213PD Z7, Z5, Z6
-	VADDPD       Z7, Z2, Z8
-	VSUBPD       Z2, Z8, Z9
-	VSUBPD       Z9, Z8, Z10
-	VSUBPD       Z2, Z10, Z10
-	VFMSUB132PD  Z1, Z7, Z9
-	VADDPD       Z9, Z10, Z10
-	VADDPD       Z6, Z10, Z10
-	VFMADD231PD  Z10, Z1, Z3
-	VMOVAPD      Z8, Z2
-	VMOVUPD      (R9)(CX*8), Z6
-	VMULPD       Z6, Z5, Z7
-	VFNMADD213PD Z7, Z5, Z6
-	VADDPD       Z7, Z0, Z5
-	VSUBPD       Z0, Z5, Z8
-	VSUBPD       Z8, Z5, Z9
-	VSUBPD       Z0, Z9, Z9
-	VFMSUB132PD  Z1, Z7, Z8
-	VADDPD       Z8, Z9, Z9
-	VADDPD       Z6, Z9, Z9
-	VFMADD231PD  Z9, Z1, Z4
-	VMOVAPD      Z5, Z0
-	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
-	DECQ         R8
-	JNZ          models5
-
-folded6:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided8
-	VBROADCASTSD divisor+56(FP), Z1
-	VDIVPD       Z1, Z2, Z5
-	VMOVAPD      Z5, Z6
-	VFMSUB213PD  Z2, Z1, Z6
-	VADDPD       Z3, Z6, Z3
-	VDIVPD       Z1, Z3, Z3
-	VMOVAPD      Z5, Z2
-	VDIVPD       Z1, Z0, Z5
-	VMOVAPD      Z5, Z6
-	VFMSUB213PD  Z0, Z1, Z6
-	VADDPD       Z4, Z6, Z4
-	VDIVPD       Z1, Z4, Z4
-	VMOVAPD      Z5, Z0
-
-divided8:
-	VSUBPD  Z3, Z3, Z1
-	VSUBPD  Z3, Z2, Z3
-	VCMPPD  $0x03, Z1, Z1, K1
-	VMOVAPD Z2, K1, Z3
-	VSUBPD  Z4, Z4, Z1
-	VSUBPD  Z4, Z0, Z2
-	VCMPPD  $0x03, Z1, Z1, K1
-	VMOVAPD Z0, K1, Z2
-	VMOVUPS Z3, (AX)
-	VMOVUPS Z2, -64(AX)(DX*8)
-	VZEROUPPER
-	RET
 
 many2:
 	// The overlapped last vector, before anything is stored.
@@ -3841,23 +3994,23 @@ many2:
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh9
+	JEQ     fresh5
 	VMOVUPD (DI), Z2
 	VMOVUPD 262144(DI), Z3
-	JMP     started10
+	JMP     started6
 
-fresh9:
+fresh5:
 	VMOVAPS Z0, Z2
 	VPXORD  Z3, Z3, Z3
 
-started10:
+started6:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded12
+	JZ    folded8
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models11:
+models7:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Z5
 	VMOVUPD      (R10)(SI*8), Z7
@@ -3875,11 +4028,11 @@ models11:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models11
+	JNZ          models7
 
-folded12:
+folded8:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided14
+	JZ           divided10
 	VBROADCASTSD divisor+56(FP), Z5
 	VDIVPD       Z5, Z2, Z7
 	VMOVAPD      Z7, Z9
@@ -3888,7 +4041,7 @@ folded12:
 	VDIVPD       Z5, Z3, Z3
 	VMOVAPD      Z7, Z2
 
-divided14:
+divided10:
 	VSUBPD  Z3, Z3, Z5
 	VSUBPD  Z3, Z2, Z3
 	VCMPPD  $0x03, Z5, Z5, K1
@@ -3897,11 +4050,11 @@ divided14:
 
 blocks3:
 	CMPQ DX, $+32
-	JLT  blocksDone16
+	JLT  blocksDone12
 
-block15:
+block11:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh17
+	JEQ     fresh13
 	VMOVUPD (CX), Z3
 	VMOVUPD 262144(CX), Z4
 	VMOVUPD 64(CX), Z5
@@ -3910,9 +4063,9 @@ block15:
 	VMOVUPD 262272(CX), Z8
 	VMOVUPD 192(CX), Z9
 	VMOVUPD 262336(CX), Z10
-	JMP     started18
+	JMP     started14
 
-fresh17:
+fresh13:
 	VMOVAPS Z0, Z3
 	VPXORD  Z4, Z4, Z4
 	VMOVAPS Z0, Z5
@@ -3922,14 +4075,14 @@ fresh17:
 	VMOVAPS Z0, Z9
 	VPXORD  Z10, Z10, Z10
 
-started18:
+started14:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded20
+	JZ    folded16
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models19:
+models15:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z11
 	VMOVUPD      (R9)(BX*8), Z12
@@ -3983,11 +4136,11 @@ models19:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models19
+	JNZ          models15
 
-folded20:
+folded16:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided22
+	JZ           divided18
 	VBROADCASTSD divisor+56(FP), Z11
 	VDIVPD       Z11, Z3, Z12
 	VMOVAPD      Z12, Z13
@@ -4014,7 +4167,7 @@ folded20:
 	VDIVPD       Z11, Z10, Z10
 	VMOVAPD      Z12, Z9
 
-divided22:
+divided18:
 	VSUBPD  Z4, Z4, Z11
 	VSUBPD  Z4, Z3, Z12
 	VCMPPD  $0x03, Z11, Z11, K1
@@ -4032,50 +4185,50 @@ divided22:
 	VCMPPD  $0x03, Z3, Z3, K1
 	VMOVAPD Z9, K1, Z7
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past23
+	JNZ     past19
 	VMOVUPS Z12, (AX)
 	VMOVUPS Z11, 64(AX)
 	VMOVUPS Z5, 128(AX)
 	VMOVUPS Z7, 192(AX)
-	JMP     stored24
+	JMP     stored20
 
-past23:
+past19:
 	VMOVNTPS Z12, (AX)
 	VMOVNTPS Z11, 64(AX)
 	VMOVNTPS Z5, 128(AX)
 	VMOVNTPS Z7, 192(AX)
 
-stored24:
+stored20:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	ADDQ $+32, BX
 	SUBQ $+32, DX
 	CMPQ DX, $+32
-	JGE  block15
+	JGE  block11
 
-blocksDone16:
+blocksDone12:
 	CMPQ DX, $+8
-	JLT  blocksDone26
+	JLT  blocksDone22
 
-block25:
+block21:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh27
+	JEQ     fresh23
 	VMOVUPD (CX), Z3
 	VMOVUPD 262144(CX), Z17
-	JMP     started28
+	JMP     started24
 
-fresh27:
+fresh23:
 	VMOVAPS Z0, Z3
 	VPXORD  Z17, Z17, Z17
 
-started28:
+started24:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded30
+	JZ    folded26
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models29:
+models25:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z4
 	VMOVUPD      (R9)(BX*8), Z5
@@ -4093,11 +4246,11 @@ models29:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models29
+	JNZ          models25
 
-folded30:
+folded26:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided32
+	JZ           divided28
 	VBROADCASTSD divisor+56(FP), Z4
 	VDIVPD       Z4, Z3, Z5
 	VMOVAPD      Z5, Z6
@@ -4106,7 +4259,7 @@ folded30:
 	VDIVPD       Z4, Z17, Z17
 	VMOVAPD      Z5, Z3
 
-divided32:
+divided28:
 	VSUBPD  Z17, Z17, Z4
 	VSUBPD  Z17, Z3, Z5
 	VCMPPD  $0x03, Z4, Z4, K1
@@ -4117,19 +4270,19 @@ divided32:
 	ADDQ    $+8, BX
 	SUBQ    $+8, DX
 	CMPQ    DX, $+8
-	JGE     block25
+	JGE     block21
 
-blocksDone26:
+blocksDone22:
 	TESTQ   DX, DX
 	JZ      done4
 	VMOVUPS Z2, -64(AX)(DX*8)
 
 done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced33
+	JZ    fenced29
 	SFENCE
 
-fenced33:
+fenced29:
 	VZEROUPPER
 	RET
 
@@ -4156,11 +4309,11 @@ TEXT ·accumulateFloat64WiderAVX512(SB), NOSPLIT, $0-48
 	VPSLLQ       $0x3f, Z0, Z0
 	VBROADCASTSD one64<>+0(SB), Z0
 	CMPQ         CX, $+8
-	JLT          done35
+	JLT          done31
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks34
+	JZ      blocks30
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
@@ -4168,11 +4321,11 @@ TEXT ·accumulateFloat64WiderAVX512(SB), NOSPLIT, $0-48
 	VMOVUPD 262144(SI), Z2
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded37
+	JZ      folded33
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models36:
+models32:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z3
 	VMOVUPD      (R9)(BX*8), Z4
@@ -4190,14 +4343,14 @@ models36:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models36
+	JNZ          models32
 
-folded37:
-blocks34:
+folded33:
+blocks30:
 	CMPQ CX, $+32
-	JLT  blocksDone39
+	JLT  blocksDone35
 
-block38:
+block34:
 	VMOVUPD (AX), Z3
 	VMOVUPD 262144(AX), Z4
 	VMOVUPD 64(AX), Z5
@@ -4208,11 +4361,11 @@ block38:
 	VMOVUPD 262336(AX), Z10
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded41
+	JZ      folded37
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models40:
+models36:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z11
 	VMOVUPD      (R8)(DX*8), Z12
@@ -4266,9 +4419,9 @@ models40:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models40
+	JNZ          models36
 
-folded41:
+folded37:
 	VMOVUPD Z3, (AX)
 	VMOVUPD Z4, 262144(AX)
 	VMOVUPD Z5, 64(AX)
@@ -4281,22 +4434,22 @@ folded41:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block38
+	JGE     block34
 
-blocksDone39:
+blocksDone35:
 	CMPQ CX, $+8
-	JLT  blocksDone43
+	JLT  blocksDone39
 
-block42:
+block38:
 	VMOVUPD (AX), Z3
 	VMOVUPD 262144(AX), Z4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded45
+	JZ      folded41
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models44:
+models40:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z5
 	VMOVUPD      (R8)(DX*8), Z6
@@ -4314,25 +4467,25 @@ models44:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models44
+	JNZ          models40
 
-folded45:
+folded41:
 	VMOVUPD Z3, (AX)
 	VMOVUPD Z4, 262144(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block42
+	JGE     block38
 
-blocksDone43:
+blocksDone39:
 	TESTQ   CX, CX
-	JZ      done35
+	JZ      done31
 	LEAQ    -64(AX)(CX*8), AX
 	VMOVUPD Z1, (AX)
 	VMOVUPD Z2, 262144(AX)
 
-done35:
+done31:
 	VZEROUPPER
 	RET
 
@@ -4353,20 +4506,20 @@ TEXT ·weightedSumFloat32AVX2(SB), NOSPLIT, $0-72
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     DX, $+4
 	JLT      small1
-	CMPQ     DX, $+8
-	JGT      many2
 	TESTQ    CX, CX
 	JNZ      many2
+	CMPQ     DX, $+8
+	JGT      few5
 	LEAQ     -4(BX)(DX*1), CX
 	VMOVAPS  Y0, Y1
 	VMOVAPS  Y0, Y0
 	MOVQ     models+40(FP), R8
 	TESTQ    R8, R8
-	JZ       folded6
+	JZ       folded7
 	MOVQ     x+8(FP), SI
 	MOVQ     w+16(FP), DI
 
-models5:
+models6:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y2
 	VCVTPS2PD    (R9)(BX*4), Y3
@@ -4376,26 +4529,174 @@ models5:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models5
+	JNZ          models6
 
-folded6:
+folded7:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided8
+	JZ           divided9
 	VBROADCASTSD divisor+56(FP), Y2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale7
+	JNZ          scale8
 	VDIVPD       Y2, Y1, Y1
 	VDIVPD       Y2, Y0, Y0
-	JMP          divided8
+	JMP          divided9
 
-scale7:
+scale8:
 	VMULPD Y2, Y1, Y1
 	VMULPD Y2, Y0, Y0
 
-divided8:
+divided9:
 	VCVTPD2PSY Y1, X1
 	VCVTPD2PSY Y0, X0
 	VMOVUPS    X1, (AX)
+	VMOVUPS    X0, -16(AX)(DX*4)
+	VZEROUPPER
+	RET
+
+few5:
+	CMPQ    DX, $+16
+	JGT     few10
+	LEAQ    -8(BX)(DX*1), CX
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
+	JZ      folded12
+	MOVQ    x+8(FP), SI
+	MOVQ    w+16(FP), DI
+
+models11:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Y4
+	VCVTPS2PD    (R9)(BX*4), Y5
+	VFMADD231PD  Y5, Y4, Y1
+	VCVTPS2PD    (R9)(CX*4), Y5
+	VFMADD231PD  Y5, Y4, Y3
+	VCVTPS2PD    16(R9)(BX*4), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VCVTPS2PD    16(R9)(CX*4), Y5
+	VFMADD231PD  Y5, Y4, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models11
+
+folded12:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided14
+	VBROADCASTSD divisor+56(FP), Y4
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale13
+	VDIVPD       Y4, Y1, Y1
+	VDIVPD       Y4, Y2, Y2
+	VDIVPD       Y4, Y3, Y3
+	VDIVPD       Y4, Y0, Y0
+	JMP          divided14
+
+scale13:
+	VMULPD Y4, Y1, Y1
+	VMULPD Y4, Y2, Y2
+	VMULPD Y4, Y3, Y3
+	VMULPD Y4, Y0, Y0
+
+divided14:
+	VCVTPD2PSY Y1, X1
+	VCVTPD2PSY Y2, X2
+	VCVTPD2PSY Y3, X3
+	VCVTPD2PSY Y0, X0
+	VMOVUPS    X1, (AX)
+	VMOVUPS    X3, -32(AX)(DX*4)
+	VMOVUPS    X2, 16(AX)
+	VMOVUPS    X0, -16(AX)(DX*4)
+	VZEROUPPER
+	RET
+
+few10:
+	CMPQ    DX, $+32
+	JGT     many2
+	LEAQ    -16(BX)(DX*1), CX
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+	VMOVAPS Y0, Y5
+	VMOVAPS Y0, Y6
+	VMOVAPS Y0, Y7
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
+	JZ      folded17
+	MOVQ    x+8(FP), SI
+	MOVQ    w+16(FP), DI
+
+models16:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Y8
+	VCVTPS2PD    (R9)(BX*4), Y9
+	VFMADD231PD  Y9, Y8, Y1
+	VCVTPS2PD    (R9)(CX*4), Y9
+	VFMADD231PD  Y9, Y8, Y5
+	VCVTPS2PD    16(R9)(BX*4), Y9
+	VFMADD231PD  Y9, Y8, Y2
+	VCVTPS2PD    16(R9)(CX*4), Y9
+	VFMADD231PD  Y9, Y8, Y6
+	VCVTPS2PD    32(R9)(BX*4), Y9
+	VFMADD231PD  Y9, Y8, Y3
+	VCVTPS2PD    32(R9)(CX*4), Y9
+	VFMADD231PD  Y9, Y8, Y7
+	VCVTPS2PD    48(R9)(BX*4), Y9
+	VFMADD231PD  Y9, Y8, Y4
+	VCVTPS2PD    48(R9)(CX*4), Y9
+	VFMADD231PD  Y9, Y8, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models16
+
+folded17:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided19
+	VBROADCASTSD divisor+56(FP), Y8
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale18
+	VDIVPD       Y8, Y1, Y1
+	VDIVPD       Y8, Y2, Y2
+	VDIVPD       Y8, Y3, Y3
+	VDIVPD       Y8, Y4, Y4
+	VDIVPD       Y8, Y5, Y5
+	VDIVPD       Y8, Y6, Y6
+	VDIVPD       Y8, Y7, Y7
+	VDIVPD       Y8, Y0, Y0
+	JMP          divided19
+
+scale18:
+	VMULPD Y8, Y1, Y1
+	VMULPD Y8, Y2, Y2
+	VMULPD Y8, Y3, Y3
+	VMULPD Y8, Y4, Y4
+	VMULPD Y8, Y5, Y5
+	VMULPD Y8, Y6, Y6
+	VMULPD Y8, Y7, Y7
+	VMULPD Y8, Y0, Y0
+
+divided19:
+	VCVTPD2PSY Y1, X1
+	VCVTPD2PSY Y2, X2
+	VCVTPD2PSY Y3, X3
+	VCVTPD2PSY Y4, X4
+	VCVTPD2PSY Y5, X5
+	VCVTPD2PSY Y6, X6
+	VCVTPD2PSY Y7, X7
+	VCVTPD2PSY Y0, X0
+	VMOVUPS    X1, (AX)
+	VMOVUPS    X5, -64(AX)(DX*4)
+	VMOVUPS    X2, 16(AX)
+	VMOVUPS    X6, -48(AX)(DX*4)
+	VMOVUPS    X3, 32(AX)
+	VMOVUPS    X7, -32(AX)(DX*4)
+	VMOVUPS    X4, 48(AX)
 	VMOVUPS    X0, -16(AX)(DX*4)
 	VZEROUPPER
 	RET
@@ -4408,21 +4709,21 @@ many2:
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh9
+	JEQ     fresh20
 	VMOVUPS (DI), Y1
-	JMP     started10
+	JMP     started21
 
-fresh9:
+fresh20:
 	VMOVAPS Y0, Y1
 
-started10:
+started21:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded12
+	JZ    folded23
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models11:
+models22:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Y2
 	VCVTPS2PD    (R10)(SI*4), Y3
@@ -4430,31 +4731,31 @@ models11:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models11
+	JNZ          models22
 
-folded12:
+folded23:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided14
+	JZ           divided25
 	VBROADCASTSD divisor+56(FP), Y2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale13
+	JNZ          scale24
 	VDIVPD       Y2, Y1, Y1
-	JMP          divided14
+	JMP          divided25
 
-scale13:
+scale24:
 	VMULPD Y2, Y1, Y1
 
-divided14:
+divided25:
 	VCVTPD2PSY Y1, X1
 	VMOVAPS    X1, X1
 
 blocks3:
 	CMPQ DX, $+32
-	JLT  blocksDone16
+	JLT  blocksDone27
 
-block15:
+block26:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh17
+	JEQ     fresh28
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -4463,9 +4764,9 @@ block15:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started18
+	JMP     started29
 
-fresh17:
+fresh28:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -4475,14 +4776,14 @@ fresh17:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started18:
+started29:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded20
+	JZ    folded31
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models19:
+models30:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y10
 	VCVTPS2PD    (R9)(BX*4), Y11
@@ -4504,14 +4805,14 @@ models19:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models19
+	JNZ          models30
 
-folded20:
+folded31:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided22
+	JZ           divided33
 	VBROADCASTSD divisor+56(FP), Y10
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale21
+	JNZ          scale32
 	VDIVPD       Y10, Y2, Y2
 	VDIVPD       Y10, Y3, Y3
 	VDIVPD       Y10, Y4, Y4
@@ -4520,9 +4821,9 @@ folded20:
 	VDIVPD       Y10, Y7, Y7
 	VDIVPD       Y10, Y8, Y8
 	VDIVPD       Y10, Y9, Y9
-	JMP          divided22
+	JMP          divided33
 
-scale21:
+scale32:
 	VMULPD Y10, Y2, Y2
 	VMULPD Y10, Y3, Y3
 	VMULPD Y10, Y4, Y4
@@ -4532,7 +4833,7 @@ scale21:
 	VMULPD Y10, Y8, Y8
 	VMULPD Y10, Y9, Y9
 
-divided22:
+divided33:
 	VCVTPD2PSY  Y2, X12
 	VCVTPD2PSY  Y3, X2
 	VCVTPD2PSY  Y4, X13
@@ -4546,50 +4847,50 @@ divided22:
 	VINSERTF128 $0x01, X4, Y14, Y14
 	VINSERTF128 $0x01, X5, Y15, Y15
 	TESTQ       $0x00000001, flags+64(FP)
-	JNZ         past23
+	JNZ         past34
 	VMOVUPS     Y12, (AX)
 	VMOVUPS     Y13, 32(AX)
 	VMOVUPS     Y14, 64(AX)
 	VMOVUPS     Y15, 96(AX)
-	JMP         stored24
+	JMP         stored35
 
-past23:
+past34:
 	VMOVNTPS Y12, (AX)
 	VMOVNTPS Y13, 32(AX)
 	VMOVNTPS Y14, 64(AX)
 	VMOVNTPS Y15, 96(AX)
 
-stored24:
+stored35:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+32, BX
 	SUBQ $+32, DX
 	CMPQ DX, $+32
-	JGE  block15
+	JGE  block26
 
-blocksDone16:
+blocksDone27:
 	CMPQ DX, $+8
-	JLT  blocksDone26
+	JLT  blocksDone37
 
-block25:
+block36:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh27
+	JEQ     fresh38
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
-	JMP     started28
+	JMP     started39
 
-fresh27:
+fresh38:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started28:
+started39:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded30
+	JZ    folded41
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models29:
+models40:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y4
 	VCVTPS2PD    (R9)(BX*4), Y5
@@ -4599,64 +4900,64 @@ models29:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models29
+	JNZ          models40
 
-folded30:
+folded41:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided32
+	JZ           divided43
 	VBROADCASTSD divisor+56(FP), Y4
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale31
+	JNZ          scale42
 	VDIVPD       Y4, Y2, Y2
 	VDIVPD       Y4, Y3, Y3
-	JMP          divided32
+	JMP          divided43
 
-scale31:
+scale42:
 	VMULPD Y4, Y2, Y2
 	VMULPD Y4, Y3, Y3
 
-divided32:
+divided43:
 	VCVTPD2PSY Y2, X2
 	VCVTPD2PSY Y3, X3
 	TESTQ      $0x00000001, flags+64(FP)
-	JNZ        past33
+	JNZ        past44
 	VMOVUPS    X2, (AX)
 	VMOVUPS    X3, 16(AX)
-	JMP        stored34
+	JMP        stored45
 
-past33:
+past44:
 	VMOVNTPS X2, (AX)
 	VMOVNTPS X3, 16(AX)
 
-stored34:
+stored45:
 	ADDQ $+32, AX
 	ADDQ $+64, CX
 	ADDQ $+8, BX
 	SUBQ $+8, DX
 	CMPQ DX, $+8
-	JGE  block25
+	JGE  block36
 
-blocksDone26:
+blocksDone37:
 	CMPQ DX, $+4
-	JLT  blocksDone36
+	JLT  blocksDone47
 
-block35:
+block46:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh37
+	JEQ     fresh48
 	VMOVUPS (CX), Y2
-	JMP     started38
+	JMP     started49
 
-fresh37:
+fresh48:
 	VMOVAPS Y0, Y2
 
-started38:
+started49:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded40
+	JZ    folded51
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models39:
+models50:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y3
 	VCVTPS2PD    (R9)(BX*4), Y4
@@ -4664,21 +4965,21 @@ models39:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models39
+	JNZ          models50
 
-folded40:
+folded51:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided42
+	JZ           divided53
 	VBROADCASTSD divisor+56(FP), Y3
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale41
+	JNZ          scale52
 	VDIVPD       Y3, Y2, Y2
-	JMP          divided42
+	JMP          divided53
 
-scale41:
+scale52:
 	VMULPD Y3, Y2, Y2
 
-divided42:
+divided53:
 	VCVTPD2PSY Y2, X2
 	VMOVUPS    X2, (AX)
 	ADDQ       $+16, AX
@@ -4686,19 +4987,19 @@ divided42:
 	ADDQ       $+4, BX
 	SUBQ       $+4, DX
 	CMPQ       DX, $+4
-	JGE        block35
+	JGE        block46
 
-blocksDone36:
+blocksDone47:
 	TESTQ   DX, DX
 	JZ      done4
 	VMOVUPS X1, -16(AX)(DX*4)
 
 done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced43
+	JZ    fenced54
 	SFENCE
 
-fenced43:
+fenced54:
 	VZEROUPPER
 	RET
 
@@ -4707,15 +5008,15 @@ small1:
 	TESTQ   DX, DX
 	JZ      done4
 	CMPQ    DX, $0x02
-	JLT     smaller44
+	JLT     smaller55
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded46
+	JZ      folded57
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models45:
+models56:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y1
 	LEAQ         (R8)(BX*4), R8
@@ -4726,36 +5027,36 @@ models45:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models45
+	JNZ          models56
 
-folded46:
+folded57:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided48
+	JZ           divided59
 	VBROADCASTSD divisor+56(FP), Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale47
+	JNZ          scale58
 	VDIVPD       Y1, Y0, Y0
-	JMP          divided48
+	JMP          divided59
 
-scale47:
+scale58:
 	VMULPD Y1, Y0, Y0
 
-divided48:
+divided59:
 	VCVTPD2PSY Y0, X0
 	VMOVQ      X0, (AX)
 	VPEXTRQ    $0x01, X0, -8(AX)(DX*4)
 	VZEROUPPER
 	RET
 
-smaller44:
+smaller55:
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded51
+	JZ      folded62
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models50:
+models61:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y1
 	LEAQ         (R8)(BX*4), R8
@@ -4766,21 +5067,21 @@ models50:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models50
+	JNZ          models61
 
-folded51:
+folded62:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided53
+	JZ           divided64
 	VBROADCASTSD divisor+56(FP), Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale52
+	JNZ          scale63
 	VDIVPD       Y1, Y0, Y0
-	JMP          divided53
+	JMP          divided64
 
-scale52:
+scale63:
 	VMULPD Y1, Y0, Y0
 
-divided53:
+divided64:
 	VCVTPD2PSY Y0, X0
 	VMOVD      X0, (AX)
 	VPEXTRD    $0x01, X0, -4(AX)(DX*4)
@@ -4799,22 +5100,22 @@ TEXT ·accumulateFloat32AVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     CX, $+4
-	JLT      done55
+	JLT      done66
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, CX
-	JZ      blocks54
+	JZ      blocks65
 	LEAQ    -4(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded57
+	JZ      folded68
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models56:
+models67:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y0
 	VCVTPS2PD    (R9)(BX*4), Y2
@@ -4822,14 +5123,14 @@ models56:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models56
+	JNZ          models67
 
-folded57:
-blocks54:
+folded68:
+blocks65:
 	CMPQ CX, $+32
-	JLT  blocksDone59
+	JLT  blocksDone70
 
-block58:
+block69:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -4840,11 +5141,11 @@ block58:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded61
+	JZ      folded72
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models60:
+models71:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y9
 	VCVTPS2PD    (R8)(DX*4), Y10
@@ -4866,9 +5167,9 @@ models60:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models60
+	JNZ          models71
 
-folded61:
+folded72:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -4881,22 +5182,22 @@ folded61:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block58
+	JGE     block69
 
-blocksDone59:
+blocksDone70:
 	CMPQ CX, $+8
-	JLT  blocksDone63
+	JLT  blocksDone74
 
-block62:
+block73:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded65
+	JZ      folded76
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models64:
+models75:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y3
 	VCVTPS2PD    (R8)(DX*4), Y4
@@ -4906,30 +5207,30 @@ models64:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models64
+	JNZ          models75
 
-folded65:
+folded76:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block62
+	JGE     block73
 
-blocksDone63:
+blocksDone74:
 	CMPQ CX, $+4
-	JLT  blocksDone67
+	JLT  blocksDone78
 
-block66:
+block77:
 	VMOVUPS (AX), Y0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded69
+	JZ      folded80
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models68:
+models79:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y2
 	VCVTPS2PD    (R8)(DX*4), Y3
@@ -4937,23 +5238,23 @@ models68:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models68
+	JNZ          models79
 
-folded69:
+folded80:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+4, DX
 	SUBQ    $+4, CX
 	CMPQ    CX, $+4
-	JGE     block66
+	JGE     block77
 
-blocksDone67:
+blocksDone78:
 	TESTQ   CX, CX
-	JZ      done55
+	JZ      done66
 	LEAQ    -32(AX)(CX*8), AX
 	VMOVUPS Y1, (AX)
 
-done55:
+done66:
 	VZEROUPPER
 	RET
 
@@ -4974,20 +5275,20 @@ TEXT ·weightedSumFloat64AVX2(SB), NOSPLIT, $0-72
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     DX, $+4
 	JLT      small1
-	CMPQ     DX, $+8
-	JGT      many2
 	TESTQ    CX, CX
 	JNZ      many2
+	CMPQ     DX, $+8
+	JGT      few5
 	LEAQ     -4(BX)(DX*1), CX
 	VMOVAPS  Y0, Y1
 	VMOVAPS  Y0, Y0
 	MOVQ     models+40(FP), R8
 	TESTQ    R8, R8
-	JZ       folded6
+	JZ       folded7
 	MOVQ     x+8(FP), SI
 	MOVQ     w+16(FP), DI
 
-models5:
+models6:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y2
 	VFMADD231PD  (R9)(BX*8), Y2, Y1
@@ -4995,24 +5296,148 @@ models5:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models5
+	JNZ          models6
 
-folded6:
+folded7:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided8
+	JZ           divided9
 	VBROADCASTSD divisor+56(FP), Y2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale7
+	JNZ          scale8
 	VDIVPD       Y2, Y1, Y1
 	VDIVPD       Y2, Y0, Y0
-	JMP          divided8
+	JMP          divided9
 
-scale7:
+scale8:
 	VMULPD Y2, Y1, Y1
 	VMULPD Y2, Y0, Y0
 
-divided8:
+divided9:
 	VMOVUPS Y1, (AX)
+	VMOVUPS Y0, -32(AX)(DX*8)
+	VZEROUPPER
+	RET
+
+few5:
+	CMPQ    DX, $+16
+	JGT     few10
+	LEAQ    -8(BX)(DX*1), CX
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
+	JZ      folded12
+	MOVQ    x+8(FP), SI
+	MOVQ    w+16(FP), DI
+
+models11:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Y4
+	VFMADD231PD  (R9)(BX*8), Y4, Y1
+	VFMADD231PD  (R9)(CX*8), Y4, Y3
+	VFMADD231PD  32(R9)(BX*8), Y4, Y2
+	VFMADD231PD  32(R9)(CX*8), Y4, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models11
+
+folded12:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided14
+	VBROADCASTSD divisor+56(FP), Y4
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale13
+	VDIVPD       Y4, Y1, Y1
+	VDIVPD       Y4, Y2, Y2
+	VDIVPD       Y4, Y3, Y3
+	VDIVPD       Y4, Y0, Y0
+	JMP          divided14
+
+scale13:
+	VMULPD Y4, Y1, Y1
+	VMULPD Y4, Y2, Y2
+	VMULPD Y4, Y3, Y3
+	VMULPD Y4, Y0, Y0
+
+divided14:
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y3, -64(AX)(DX*8)
+	VMOVUPS Y2, 32(AX)
+	VMOVUPS Y0, -32(AX)(DX*8)
+	VZEROUPPER
+	RET
+
+few10:
+	CMPQ    DX, $+32
+	JGT     many2
+	LEAQ    -16(BX)(DX*1), CX
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+	VMOVAPS Y0, Y5
+	VMOVAPS Y0, Y6
+	VMOVAPS Y0, Y7
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
+	JZ      folded17
+	MOVQ    x+8(FP), SI
+	MOVQ    w+16(FP), DI
+
+models16:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Y8
+	VFMADD231PD  (R9)(BX*8), Y8, Y1
+	VFMADD231PD  (R9)(CX*8), Y8, Y5
+	VFMADD231PD  32(R9)(BX*8), Y8, Y2
+	VFMADD231PD  32(R9)(CX*8), Y8, Y6
+	VFMADD231PD  64(R9)(BX*8), Y8, Y3
+	VFMADD231PD  64(R9)(CX*8), Y8, Y7
+	VFMADD231PD  96(R9)(BX*8), Y8, Y4
+	VFMADD231PD  96(R9)(CX*8), Y8, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models16
+
+folded17:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided19
+	VBROADCASTSD divisor+56(FP), Y8
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale18
+	VDIVPD       Y8, Y1, Y1
+	VDIVPD       Y8, Y2, Y2
+	VDIVPD       Y8, Y3, Y3
+	VDIVPD       Y8, Y4, Y4
+	VDIVPD       Y8, Y5, Y5
+	VDIVPD       Y8, Y6, Y6
+	VDIVPD       Y8, Y7, Y7
+	VDIVPD       Y8, Y0, Y0
+	JMP          divided19
+
+scale18:
+	VMULPD Y8, Y1, Y1
+	VMULPD Y8, Y2, Y2
+	VMULPD Y8, Y3, Y3
+	VMULPD Y8, Y4, Y4
+	VMULPD Y8, Y5, Y5
+	VMULPD Y8, Y6, Y6
+	VMULPD Y8, Y7, Y7
+	VMULPD Y8, Y0, Y0
+
+divided19:
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y5, -128(AX)(DX*8)
+	VMOVUPS Y2, 32(AX)
+	VMOVUPS Y6, -96(AX)(DX*8)
+	VMOVUPS Y3, 64(AX)
+	VMOVUPS Y7, -64(AX)(DX*8)
+	VMOVUPS Y4, 96(AX)
 	VMOVUPS Y0, -32(AX)(DX*8)
 	VZEROUPPER
 	RET
@@ -5025,51 +5450,51 @@ many2:
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh9
+	JEQ     fresh20
 	VMOVUPS (DI), Y1
-	JMP     started10
+	JMP     started21
 
-fresh9:
+fresh20:
 	VMOVAPS Y0, Y1
 
-started10:
+started21:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded12
+	JZ    folded23
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models11:
+models22:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Y2
 	VFMADD231PD  (R10)(SI*8), Y2, Y1
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models11
+	JNZ          models22
 
-folded12:
+folded23:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided14
+	JZ           divided25
 	VBROADCASTSD divisor+56(FP), Y2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale13
+	JNZ          scale24
 	VDIVPD       Y2, Y1, Y1
-	JMP          divided14
+	JMP          divided25
 
-scale13:
+scale24:
 	VMULPD Y2, Y1, Y1
 
-divided14:
+divided25:
 	VMOVAPS Y1, Y1
 
 blocks3:
 	CMPQ DX, $+32
-	JLT  blocksDone16
+	JLT  blocksDone27
 
-block15:
+block26:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh17
+	JEQ     fresh28
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -5078,9 +5503,9 @@ block15:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started18
+	JMP     started29
 
-fresh17:
+fresh28:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -5090,14 +5515,14 @@ fresh17:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started18:
+started29:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded20
+	JZ    folded31
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models19:
+models30:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y10
 	VFMADD231PD  (R9)(BX*8), Y10, Y2
@@ -5111,14 +5536,14 @@ models19:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models19
+	JNZ          models30
 
-folded20:
+folded31:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided22
+	JZ           divided33
 	VBROADCASTSD divisor+56(FP), Y10
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale21
+	JNZ          scale32
 	VDIVPD       Y10, Y2, Y2
 	VDIVPD       Y10, Y3, Y3
 	VDIVPD       Y10, Y4, Y4
@@ -5127,9 +5552,9 @@ folded20:
 	VDIVPD       Y10, Y7, Y7
 	VDIVPD       Y10, Y8, Y8
 	VDIVPD       Y10, Y9, Y9
-	JMP          divided22
+	JMP          divided33
 
-scale21:
+scale32:
 	VMULPD Y10, Y2, Y2
 	VMULPD Y10, Y3, Y3
 	VMULPD Y10, Y4, Y4
@@ -5139,9 +5564,9 @@ scale21:
 	VMULPD Y10, Y8, Y8
 	VMULPD Y10, Y9, Y9
 
-divided22:
+divided33:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past23
+	JNZ     past34
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
 	VMOVUPS Y4, 64(AX)
@@ -5150,9 +5575,9 @@ divided22:
 	VMOVUPS Y7, 160(AX)
 	VMOVUPS Y8, 192(AX)
 	VMOVUPS Y9, 224(AX)
-	JMP     stored24
+	JMP     stored35
 
-past23:
+past34:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
@@ -5162,37 +5587,37 @@ past23:
 	VMOVNTPS Y8, 192(AX)
 	VMOVNTPS Y9, 224(AX)
 
-stored24:
+stored35:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	ADDQ $+32, BX
 	SUBQ $+32, DX
 	CMPQ DX, $+32
-	JGE  block15
+	JGE  block26
 
-blocksDone16:
+blocksDone27:
 	CMPQ DX, $+8
-	JLT  blocksDone26
+	JLT  blocksDone37
 
-block25:
+block36:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh27
+	JEQ     fresh38
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
-	JMP     started28
+	JMP     started39
 
-fresh27:
+fresh38:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started28:
+started39:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded30
+	JZ    folded41
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models29:
+models40:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y4
 	VFMADD231PD  (R9)(BX*8), Y4, Y2
@@ -5200,102 +5625,102 @@ models29:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models29
+	JNZ          models40
 
-folded30:
+folded41:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided32
+	JZ           divided43
 	VBROADCASTSD divisor+56(FP), Y4
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale31
+	JNZ          scale42
 	VDIVPD       Y4, Y2, Y2
 	VDIVPD       Y4, Y3, Y3
-	JMP          divided32
+	JMP          divided43
 
-scale31:
+scale42:
 	VMULPD Y4, Y2, Y2
 	VMULPD Y4, Y3, Y3
 
-divided32:
+divided43:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past33
+	JNZ     past44
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
-	JMP     stored34
+	JMP     stored45
 
-past33:
+past44:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 
-stored34:
+stored45:
 	ADDQ $+64, AX
 	ADDQ $+64, CX
 	ADDQ $+8, BX
 	SUBQ $+8, DX
 	CMPQ DX, $+8
-	JGE  block25
+	JGE  block36
 
-blocksDone26:
+blocksDone37:
 	CMPQ DX, $+4
-	JLT  blocksDone36
+	JLT  blocksDone47
 
-block35:
+block46:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh37
+	JEQ     fresh48
 	VMOVUPS (CX), Y2
-	JMP     started38
+	JMP     started49
 
-fresh37:
+fresh48:
 	VMOVAPS Y0, Y2
 
-started38:
+started49:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded40
+	JZ    folded51
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models39:
+models50:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y3
 	VFMADD231PD  (R9)(BX*8), Y3, Y2
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models39
+	JNZ          models50
 
-folded40:
+folded51:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided42
+	JZ           divided53
 	VBROADCASTSD divisor+56(FP), Y3
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale41
+	JNZ          scale52
 	VDIVPD       Y3, Y2, Y2
-	JMP          divided42
+	JMP          divided53
 
-scale41:
+scale52:
 	VMULPD Y3, Y2, Y2
 
-divided42:
+divided53:
 	VMOVUPS Y2, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+32, CX
 	ADDQ    $+4, BX
 	SUBQ    $+4, DX
 	CMPQ    DX, $+4
-	JGE     block35
+	JGE     block46
 
-blocksDone36:
+blocksDone47:
 	TESTQ   DX, DX
 	JZ      done4
 	VMOVUPS Y1, -32(AX)(DX*8)
 
 done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced43
+	JZ    fenced54
 	SFENCE
 
-fenced43:
+fenced54:
 	VZEROUPPER
 	RET
 
@@ -5304,15 +5729,15 @@ small1:
 	TESTQ   DX, DX
 	JZ      done4
 	CMPQ    DX, $0x02
-	JLT     smaller44
+	JLT     smaller55
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded46
+	JZ      folded57
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models45:
+models56:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y2
 	LEAQ         (R8)(BX*8), R8
@@ -5322,35 +5747,35 @@ models45:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models45
+	JNZ          models56
 
-folded46:
+folded57:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided48
+	JZ           divided59
 	VBROADCASTSD divisor+56(FP), Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale47
+	JNZ          scale58
 	VDIVPD       Y1, Y0, Y0
-	JMP          divided48
+	JMP          divided59
 
-scale47:
+scale58:
 	VMULPD Y1, Y0, Y0
 
-divided48:
+divided59:
 	VMOVDQU      X0, (AX)
 	VEXTRACTI128 $0x01, Y0, -16(AX)(DX*8)
 	VZEROUPPER
 	RET
 
-smaller44:
+smaller55:
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded51
+	JZ      folded62
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models50:
+models61:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y2
 	LEAQ         (R8)(BX*8), R8
@@ -5360,21 +5785,21 @@ models50:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models50
+	JNZ          models61
 
-folded51:
+folded62:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided53
+	JZ           divided64
 	VBROADCASTSD divisor+56(FP), Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale52
+	JNZ          scale63
 	VDIVPD       Y1, Y0, Y0
-	JMP          divided53
+	JMP          divided64
 
-scale52:
+scale63:
 	VMULPD Y1, Y0, Y0
 
-divided53:
+divided64:
 	VMOVQ   X0, (AX)
 	VPEXTRQ $0x01, X0, -8(AX)(DX*8)
 	VZEROUPPER
@@ -5392,36 +5817,36 @@ TEXT ·accumulateFloat64AVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     CX, $+4
-	JLT      done55
+	JLT      done66
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, CX
-	JZ      blocks54
+	JZ      blocks65
 	LEAQ    -4(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded57
+	JZ      folded68
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models56:
+models67:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y0
 	VFMADD231PD  (R9)(BX*8), Y0, Y1
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models56
+	JNZ          models67
 
-folded57:
-blocks54:
+folded68:
+blocks65:
 	CMPQ CX, $+32
-	JLT  blocksDone59
+	JLT  blocksDone70
 
-block58:
+block69:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -5432,11 +5857,11 @@ block58:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded61
+	JZ      folded72
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models60:
+models71:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y9
 	VFMADD231PD  (R8)(DX*8), Y9, Y0
@@ -5450,9 +5875,9 @@ models60:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models60
+	JNZ          models71
 
-folded61:
+folded72:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -5465,22 +5890,22 @@ folded61:
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
 	CMPQ    CX, $+32
-	JGE     block58
+	JGE     block69
 
-blocksDone59:
+blocksDone70:
 	CMPQ CX, $+8
-	JLT  blocksDone63
+	JLT  blocksDone74
 
-block62:
+block73:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded65
+	JZ      folded76
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models64:
+models75:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y3
 	VFMADD231PD  (R8)(DX*8), Y3, Y0
@@ -5488,53 +5913,53 @@ models64:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models64
+	JNZ          models75
 
-folded65:
+folded76:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block62
+	JGE     block73
 
-blocksDone63:
+blocksDone74:
 	CMPQ CX, $+4
-	JLT  blocksDone67
+	JLT  blocksDone78
 
-block66:
+block77:
 	VMOVUPS (AX), Y0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded69
+	JZ      folded80
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models68:
+models79:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y2
 	VFMADD231PD  (R8)(DX*8), Y2, Y0
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models68
+	JNZ          models79
 
-folded69:
+folded80:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+4, DX
 	SUBQ    $+4, CX
 	CMPQ    CX, $+4
-	JGE     block66
+	JGE     block77
 
-blocksDone67:
+blocksDone78:
 	TESTQ   CX, CX
-	JZ      done55
+	JZ      done66
 	LEAQ    -32(AX)(CX*8), AX
 	VMOVUPS Y1, (AX)
 
-done55:
+done66:
 	VZEROUPPER
 	RET
 
@@ -5555,20 +5980,20 @@ TEXT ·weightedSumFloat16AVX2(SB), NOSPLIT, $0-72
 	VPSLLD   $0x1f, Y0, Y0
 	CMPQ     DX, $+8
 	JLT      small1
-	CMPQ     DX, $+16
-	JGT      many2
 	TESTQ    CX, CX
 	JNZ      many2
+	CMPQ     DX, $+16
+	JGT      few5
 	LEAQ     -8(BX)(DX*1), CX
 	VMOVAPS  Y0, Y1
 	VMOVAPS  Y0, Y0
 	MOVQ     models+40(FP), R8
 	TESTQ    R8, R8
-	JZ       folded6
+	JZ       folded7
 	MOVQ     x+8(FP), SI
 	MOVQ     w+16(FP), DI
 
-models5:
+models6:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y2
 	VCVTPH2PS    (R9)(BX*2), Y3
@@ -5578,28 +6003,180 @@ models5:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models5
+	JNZ          models6
 
-folded6:
+folded7:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided8
+	JZ           divided9
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Y2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale7
+	JNZ          scale8
 	VDIVPS       Y2, Y1, Y1
 	VDIVPS       Y2, Y0, Y0
-	JMP          divided8
+	JMP          divided9
 
-scale7:
+scale8:
 	VMULPS Y2, Y1, Y1
 	VMULPS Y2, Y0, Y0
 
-divided8:
+divided9:
 	VCVTPS2PH $0x00, Y1, X1
 	VCVTPS2PH $0x00, Y0, X0
 	VMOVUPS   X1, (AX)
+	VMOVUPS   X0, -16(AX)(DX*2)
+	VZEROUPPER
+	RET
+
+few5:
+	CMPQ    DX, $+32
+	JGT     few10
+	LEAQ    -16(BX)(DX*1), CX
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
+	JZ      folded12
+	MOVQ    x+8(FP), SI
+	MOVQ    w+16(FP), DI
+
+models11:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Y4
+	VCVTPH2PS    (R9)(BX*2), Y5
+	VFMADD231PS  Y5, Y4, Y1
+	VCVTPH2PS    (R9)(CX*2), Y5
+	VFMADD231PS  Y5, Y4, Y3
+	VCVTPH2PS    16(R9)(BX*2), Y5
+	VFMADD231PS  Y5, Y4, Y2
+	VCVTPH2PS    16(R9)(CX*2), Y5
+	VFMADD231PS  Y5, Y4, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models11
+
+folded12:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided14
+	VXORPS       X4, X4, X4
+	VCVTSD2SS    divisor+56(FP), X4, X4
+	VBROADCASTSS X4, Y4
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale13
+	VDIVPS       Y4, Y1, Y1
+	VDIVPS       Y4, Y2, Y2
+	VDIVPS       Y4, Y3, Y3
+	VDIVPS       Y4, Y0, Y0
+	JMP          divided14
+
+scale13:
+	VMULPS Y4, Y1, Y1
+	VMULPS Y4, Y2, Y2
+	VMULPS Y4, Y3, Y3
+	VMULPS Y4, Y0, Y0
+
+divided14:
+	VCVTPS2PH $0x00, Y1, X1
+	VCVTPS2PH $0x00, Y2, X2
+	VCVTPS2PH $0x00, Y3, X3
+	VCVTPS2PH $0x00, Y0, X0
+	VMOVUPS   X1, (AX)
+	VMOVUPS   X3, -32(AX)(DX*2)
+	VMOVUPS   X2, 16(AX)
+	VMOVUPS   X0, -16(AX)(DX*2)
+	VZEROUPPER
+	RET
+
+few10:
+	CMPQ    DX, $+64
+	JGT     many2
+	LEAQ    -32(BX)(DX*1), CX
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+	VMOVAPS Y0, Y5
+	VMOVAPS Y0, Y6
+	VMOVAPS Y0, Y7
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
+	JZ      folded17
+	MOVQ    x+8(FP), SI
+	MOVQ    w+16(FP), DI
+
+models16:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Y8
+	VCVTPH2PS    (R9)(BX*2), Y9
+	VFMADD231PS  Y9, Y8, Y1
+	VCVTPH2PS    (R9)(CX*2), Y9
+	VFMADD231PS  Y9, Y8, Y5
+	VCVTPH2PS    16(R9)(BX*2), Y9
+	VFMADD231PS  Y9, Y8, Y2
+	VCVTPH2PS    16(R9)(CX*2), Y9
+	VFMADD231PS  Y9, Y8, Y6
+	VCVTPH2PS    32(R9)(BX*2), Y9
+	VFMADD231PS  Y9, Y8, Y3
+	VCVTPH2PS    32(R9)(CX*2), Y9
+	VFMADD231PS  Y9, Y8, Y7
+	VCVTPH2PS    48(R9)(BX*2), Y9
+	VFMADD231PS  Y9, Y8, Y4
+	VCVTPH2PS    48(R9)(CX*2), Y9
+	VFMADD231PS  Y9, Y8, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models16
+
+folded17:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided19
+	VXORPS       X8, X8, X8
+	VCVTSD2SS    divisor+56(FP), X8, X8
+	VBROADCASTSS X8, Y8
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale18
+	VDIVPS       Y8, Y1, Y1
+	VDIVPS       Y8, Y2, Y2
+	VDIVPS       Y8, Y3, Y3
+	VDIVPS       Y8, Y4, Y4
+	VDIVPS       Y8, Y5, Y5
+	VDIVPS       Y8, Y6, Y6
+	VDIVPS       Y8, Y7, Y7
+	VDIVPS       Y8, Y0, Y0
+	JMP          divided19
+
+scale18:
+	VMULPS Y8, Y1, Y1
+	VMULPS Y8, Y2, Y2
+	VMULPS Y8, Y3, Y3
+	VMULPS Y8, Y4, Y4
+	VMULPS Y8, Y5, Y5
+	VMULPS Y8, Y6, Y6
+	VMULPS Y8, Y7, Y7
+	VMULPS Y8, Y0, Y0
+
+divided19:
+	VCVTPS2PH $0x00, Y1, X1
+	VCVTPS2PH $0x00, Y2, X2
+	VCVTPS2PH $0x00, Y3, X3
+	VCVTPS2PH $0x00, Y4, X4
+	VCVTPS2PH $0x00, Y5, X5
+	VCVTPS2PH $0x00, Y6, X6
+	VCVTPS2PH $0x00, Y7, X7
+	VCVTPS2PH $0x00, Y0, X0
+	VMOVUPS   X1, (AX)
+	VMOVUPS   X5, -64(AX)(DX*2)
+	VMOVUPS   X2, 16(AX)
+	VMOVUPS   X6, -48(AX)(DX*2)
+	VMOVUPS   X3, 32(AX)
+	VMOVUPS   X7, -32(AX)(DX*2)
+	VMOVUPS   X4, 48(AX)
 	VMOVUPS   X0, -16(AX)(DX*2)
 	VZEROUPPER
 	RET
@@ -5612,21 +6189,21 @@ many2:
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh9
+	JEQ     fresh20
 	VMOVUPS (DI), Y1
-	JMP     started10
+	JMP     started21
 
-fresh9:
+fresh20:
 	VMOVAPS Y0, Y1
 
-started10:
+started21:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded12
+	JZ    folded23
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models11:
+models22:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Y2
 	VCVTPH2PS    (R10)(SI*2), Y3
@@ -5634,33 +6211,33 @@ models11:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models11
+	JNZ          models22
 
-folded12:
+folded23:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided14
+	JZ           divided25
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Y2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale13
+	JNZ          scale24
 	VDIVPS       Y2, Y1, Y1
-	JMP          divided14
+	JMP          divided25
 
-scale13:
+scale24:
 	VMULPS Y2, Y1, Y1
 
-divided14:
+divided25:
 	VCVTPS2PH $0x00, Y1, X1
 	VMOVAPS   X1, X1
 
 blocks3:
 	CMPQ DX, $+64
-	JLT  blocksDone16
+	JLT  blocksDone27
 
-block15:
+block26:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh17
+	JEQ     fresh28
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -5669,9 +6246,9 @@ block15:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started18
+	JMP     started29
 
-fresh17:
+fresh28:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -5681,14 +6258,14 @@ fresh17:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started18:
+started29:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded20
+	JZ    folded31
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models19:
+models30:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y10
 	VCVTPH2PS    (R9)(BX*2), Y11
@@ -5710,16 +6287,16 @@ models19:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models19
+	JNZ          models30
 
-folded20:
+folded31:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided22
+	JZ           divided33
 	VXORPS       X10, X10, X10
 	VCVTSD2SS    divisor+56(FP), X10, X10
 	VBROADCASTSS X10, Y10
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale21
+	JNZ          scale32
 	VDIVPS       Y10, Y2, Y2
 	VDIVPS       Y10, Y3, Y3
 	VDIVPS       Y10, Y4, Y4
@@ -5728,9 +6305,9 @@ folded20:
 	VDIVPS       Y10, Y7, Y7
 	VDIVPS       Y10, Y8, Y8
 	VDIVPS       Y10, Y9, Y9
-	JMP          divided22
+	JMP          divided33
 
-scale21:
+scale32:
 	VMULPS Y10, Y2, Y2
 	VMULPS Y10, Y3, Y3
 	VMULPS Y10, Y4, Y4
@@ -5740,7 +6317,7 @@ scale21:
 	VMULPS Y10, Y8, Y8
 	VMULPS Y10, Y9, Y9
 
-divided22:
+divided33:
 	VCVTPS2PH   $0x00, Y2, X12
 	VCVTPS2PH   $0x00, Y3, X2
 	VCVTPS2PH   $0x00, Y4, X13
@@ -5754,50 +6331,50 @@ divided22:
 	VINSERTF128 $0x01, X4, Y14, Y14
 	VINSERTF128 $0x01, X5, Y15, Y15
 	TESTQ       $0x00000001, flags+64(FP)
-	JNZ         past23
+	JNZ         past34
 	VMOVUPS     Y12, (AX)
 	VMOVUPS     Y13, 32(AX)
 	VMOVUPS     Y14, 64(AX)
 	VMOVUPS     Y15, 96(AX)
-	JMP         stored24
+	JMP         stored35
 
-past23:
+past34:
 	VMOVNTPS Y12, (AX)
 	VMOVNTPS Y13, 32(AX)
 	VMOVNTPS Y14, 64(AX)
 	VMOVNTPS Y15, 96(AX)
 
-stored24:
+stored35:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block15
+	JGE  block26
 
-blocksDone16:
+blocksDone27:
 	CMPQ DX, $+16
-	JLT  blocksDone26
+	JLT  blocksDone37
 
-block25:
+block36:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh27
+	JEQ     fresh38
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
-	JMP     started28
+	JMP     started39
 
-fresh27:
+fresh38:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started28:
+started39:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded30
+	JZ    folded41
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models29:
+models40:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y4
 	VCVTPH2PS    (R9)(BX*2), Y5
@@ -5807,66 +6384,66 @@ models29:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models29
+	JNZ          models40
 
-folded30:
+folded41:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided32
+	JZ           divided43
 	VXORPS       X4, X4, X4
 	VCVTSD2SS    divisor+56(FP), X4, X4
 	VBROADCASTSS X4, Y4
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale31
+	JNZ          scale42
 	VDIVPS       Y4, Y2, Y2
 	VDIVPS       Y4, Y3, Y3
-	JMP          divided32
+	JMP          divided43
 
-scale31:
+scale42:
 	VMULPS Y4, Y2, Y2
 	VMULPS Y4, Y3, Y3
 
-divided32:
+divided43:
 	VCVTPS2PH $0x00, Y2, X2
 	VCVTPS2PH $0x00, Y3, X3
 	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past33
+	JNZ       past44
 	VMOVUPS   X2, (AX)
 	VMOVUPS   X3, 16(AX)
-	JMP       stored34
+	JMP       stored45
 
-past33:
+past44:
 	VMOVNTPS X2, (AX)
 	VMOVNTPS X3, 16(AX)
 
-stored34:
+stored45:
 	ADDQ $+32, AX
 	ADDQ $+64, CX
 	ADDQ $+16, BX
 	SUBQ $+16, DX
 	CMPQ DX, $+16
-	JGE  block25
+	JGE  block36
 
-blocksDone26:
+blocksDone37:
 	CMPQ DX, $+8
-	JLT  blocksDone36
+	JLT  blocksDone47
 
-block35:
+block46:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh37
+	JEQ     fresh48
 	VMOVUPS (CX), Y2
-	JMP     started38
+	JMP     started49
 
-fresh37:
+fresh48:
 	VMOVAPS Y0, Y2
 
-started38:
+started49:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded40
+	JZ    folded51
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models39:
+models50:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y3
 	VCVTPH2PS    (R9)(BX*2), Y4
@@ -5874,23 +6451,23 @@ models39:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models39
+	JNZ          models50
 
-folded40:
+folded51:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided42
+	JZ           divided53
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Y3
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale41
+	JNZ          scale52
 	VDIVPS       Y3, Y2, Y2
-	JMP          divided42
+	JMP          divided53
 
-scale41:
+scale52:
 	VMULPS Y3, Y2, Y2
 
-divided42:
+divided53:
 	VCVTPS2PH $0x00, Y2, X2
 	VMOVUPS   X2, (AX)
 	ADDQ      $+16, AX
@@ -5898,19 +6475,19 @@ divided42:
 	ADDQ      $+8, BX
 	SUBQ      $+8, DX
 	CMPQ      DX, $+8
-	JGE       block35
+	JGE       block46
 
-blocksDone36:
+blocksDone47:
 	TESTQ   DX, DX
 	JZ      done4
 	VMOVUPS X1, -16(AX)(DX*2)
 
 done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced43
+	JZ    fenced54
 	SFENCE
 
-fenced43:
+fenced54:
 	VZEROUPPER
 	RET
 
@@ -5919,15 +6496,15 @@ small1:
 	TESTQ   DX, DX
 	JZ      done4
 	CMPQ    DX, $0x04
-	JLT     smaller44
+	JLT     smaller55
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded46
+	JZ      folded57
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models45:
+models56:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y1
 	LEAQ         (R8)(BX*2), R8
@@ -5938,40 +6515,40 @@ models45:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models45
+	JNZ          models56
 
-folded46:
+folded57:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided48
+	JZ           divided59
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale47
+	JNZ          scale58
 	VDIVPS       Y1, Y0, Y0
-	JMP          divided48
+	JMP          divided59
 
-scale47:
+scale58:
 	VMULPS Y1, Y0, Y0
 
-divided48:
+divided59:
 	VCVTPS2PH $0x00, Y0, X0
 	VMOVQ     X0, (AX)
 	VPEXTRQ   $0x01, X0, -8(AX)(DX*2)
 	VZEROUPPER
 	RET
 
-smaller44:
+smaller55:
 	CMPQ    DX, $0x02
-	JLT     smaller49
+	JLT     smaller60
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded51
+	JZ      folded62
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models50:
+models61:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y1
 	LEAQ         (R8)(BX*2), R8
@@ -5982,38 +6559,38 @@ models50:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models50
+	JNZ          models61
 
-folded51:
+folded62:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided53
+	JZ           divided64
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale52
+	JNZ          scale63
 	VDIVPS       Y1, Y0, Y0
-	JMP          divided53
+	JMP          divided64
 
-scale52:
+scale63:
 	VMULPS Y1, Y0, Y0
 
-divided53:
+divided64:
 	VCVTPS2PH $0x00, Y0, X0
 	VMOVD     X0, (AX)
 	VPEXTRD   $0x01, X0, -4(AX)(DX*2)
 	VZEROUPPER
 	RET
 
-smaller49:
+smaller60:
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded56
+	JZ      folded67
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), DX
 
-models55:
+models66:
 	MOVQ         (CX), DI
 	VBROADCASTSS (DX), Y1
 	LEAQ         (DI)(BX*2), DI
@@ -6024,23 +6601,23 @@ models55:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, DX
 	DECQ         SI
-	JNZ          models55
+	JNZ          models66
 
-folded56:
+folded67:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided58
+	JZ           divided69
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale57
+	JNZ          scale68
 	VDIVPS       Y1, Y0, Y0
-	JMP          divided58
+	JMP          divided69
 
-scale57:
+scale68:
 	VMULPS Y1, Y0, Y0
 
-divided58:
+divided69:
 	VCVTPS2PH $0x00, Y0, X0
 	VPEXTRW   $0x00, X0, (AX)
 	VZEROUPPER
@@ -6058,22 +6635,22 @@ TEXT ·accumulateFloat16AVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
 	CMPQ     CX, $+8
-	JLT      done60
+	JLT      done71
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks59
+	JZ      blocks70
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded62
+	JZ      folded73
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models61:
+models72:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y0
 	VCVTPH2PS    (R9)(BX*2), Y2
@@ -6081,14 +6658,14 @@ models61:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models61
+	JNZ          models72
 
-folded62:
-blocks59:
+folded73:
+blocks70:
 	CMPQ CX, $+64
-	JLT  blocksDone64
+	JLT  blocksDone75
 
-block63:
+block74:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -6099,11 +6676,11 @@ block63:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded66
+	JZ      folded77
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models65:
+models76:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y9
 	VCVTPH2PS    (R8)(DX*2), Y10
@@ -6125,9 +6702,9 @@ models65:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models65
+	JNZ          models76
 
-folded66:
+folded77:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -6140,22 +6717,22 @@ folded66:
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
 	CMPQ    CX, $+64
-	JGE     block63
+	JGE     block74
 
-blocksDone64:
+blocksDone75:
 	CMPQ CX, $+16
-	JLT  blocksDone68
+	JLT  blocksDone79
 
-block67:
+block78:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded70
+	JZ      folded81
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models69:
+models80:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y3
 	VCVTPH2PS    (R8)(DX*2), Y4
@@ -6165,30 +6742,30 @@ models69:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models69
+	JNZ          models80
 
-folded70:
+folded81:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block67
+	JGE     block78
 
-blocksDone68:
+blocksDone79:
 	CMPQ CX, $+8
-	JLT  blocksDone72
+	JLT  blocksDone83
 
-block71:
+block82:
 	VMOVUPS (AX), Y0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded74
+	JZ      folded85
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models73:
+models84:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y2
 	VCVTPH2PS    (R8)(DX*2), Y3
@@ -6196,23 +6773,23 @@ models73:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models73
+	JNZ          models84
 
-folded74:
+folded85:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block71
+	JGE     block82
 
-blocksDone72:
+blocksDone83:
 	TESTQ   CX, CX
-	JZ      done60
+	JZ      done71
 	LEAQ    -32(AX)(CX*4), AX
 	VMOVUPS Y1, (AX)
 
-done60:
+done71:
 	VZEROUPPER
 	RET
 
@@ -6235,10 +6812,10 @@ TEXT ·weightedSumBFloat16AVX2(SB), NOSPLIT, $0-72
 	VPSLLD   $0x10, Y1, Y1
 	CMPQ     DX, $+16
 	JLT      small1
-	CMPQ     DX, $+32
-	JGT      many2
 	TESTQ    CX, CX
 	JNZ      many2
+	CMPQ     DX, $+32
+	JGT      few5
 	LEAQ     -16(BX)(DX*1), CX
 	VMOVAPS  Y0, Y2
 	VMOVAPS  Y0, Y3
@@ -6246,11 +6823,11 @@ TEXT ·weightedSumBFloat16AVX2(SB), NOSPLIT, $0-72
 	VMOVAPS  Y0, Y0
 	MOVQ     models+40(FP), R8
 	TESTQ    R8, R8
-	JZ       folded6
+	JZ       folded7
 	MOVQ     x+8(FP), SI
 	MOVQ     w+16(FP), DI
 
-models5:
+models6:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y5
 	VMOVUPS      (R9)(BX*2), Y7
@@ -6266,29 +6843,29 @@ models5:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models5
+	JNZ          models6
 
-folded6:
+folded7:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided8
+	JZ           divided9
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale7
+	JNZ          scale8
 	VDIVPS       Y1, Y2, Y2
 	VDIVPS       Y1, Y3, Y3
 	VDIVPS       Y1, Y4, Y4
 	VDIVPS       Y1, Y0, Y0
-	JMP          divided8
+	JMP          divided9
 
-scale7:
+scale8:
 	VMULPS Y1, Y2, Y2
 	VMULPS Y1, Y3, Y3
 	VMULPS Y1, Y4, Y4
 	VMULPS Y1, Y0, Y0
 
-divided8:
+divided9:
 	VPBROADCASTD word7fff<>+0(SB), Y1
 	VPBROADCASTD word1<>+0(SB), Y5
 	VPBROADCASTD word400000<>+0(SB), Y6
@@ -6332,6 +6909,164 @@ divided8:
 	VZEROUPPER
 	RET
 
+few5:
+	CMPQ    DX, $+64
+	JGT     many2
+	LEAQ    -32(BX)(DX*1), CX
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+	VMOVAPS Y0, Y5
+	VMOVAPS Y0, Y6
+	VMOVAPS Y0, Y7
+	VMOVAPS Y0, Y8
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
+	JZ      folded12
+	MOVQ    x+8(FP), SI
+	MOVQ    w+16(FP), DI
+
+models11:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Y9
+	VMOVUPS      (R9)(BX*2), Y11
+	VPSLLD       $0x10, Y11, Y10
+	VPAND        Y11, Y1, Y11
+	VFMADD231PS  Y10, Y9, Y2
+	VFMADD231PS  Y11, Y9, Y3
+	VMOVUPS      (R9)(CX*2), Y11
+	VPSLLD       $0x10, Y11, Y10
+	VPAND        Y11, Y1, Y11
+	VFMADD231PS  Y10, Y9, Y6
+	VFMADD231PS  Y11, Y9, Y7
+	VMOVUPS      32(R9)(BX*2), Y11
+	VPSLLD       $0x10, Y11, Y10
+	VPAND        Y11, Y1, Y11
+	VFMADD231PS  Y10, Y9, Y4
+	VFMADD231PS  Y11, Y9, Y5
+	VMOVUPS      32(R9)(CX*2), Y11
+	VPSLLD       $0x10, Y11, Y10
+	VPAND        Y11, Y1, Y11
+	VFMADD231PS  Y10, Y9, Y8
+	VFMADD231PS  Y11, Y9, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models11
+
+folded12:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided14
+	VXORPS       X1, X1, X1
+	VCVTSD2SS    divisor+56(FP), X1, X1
+	VBROADCASTSS X1, Y1
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale13
+	VDIVPS       Y1, Y2, Y2
+	VDIVPS       Y1, Y3, Y3
+	VDIVPS       Y1, Y4, Y4
+	VDIVPS       Y1, Y5, Y5
+	VDIVPS       Y1, Y6, Y6
+	VDIVPS       Y1, Y7, Y7
+	VDIVPS       Y1, Y8, Y8
+	VDIVPS       Y1, Y0, Y0
+	JMP          divided14
+
+scale13:
+	VMULPS Y1, Y2, Y2
+	VMULPS Y1, Y3, Y3
+	VMULPS Y1, Y4, Y4
+	VMULPS Y1, Y5, Y5
+	VMULPS Y1, Y6, Y6
+	VMULPS Y1, Y7, Y7
+	VMULPS Y1, Y8, Y8
+	VMULPS Y1, Y0, Y0
+
+divided14:
+	VPBROADCASTD word7fff<>+0(SB), Y1
+	VPBROADCASTD word1<>+0(SB), Y9
+	VPBROADCASTD word400000<>+0(SB), Y10
+	VPSRLD       $0x10, Y2, Y11
+	VPAND        Y11, Y9, Y11
+	VPADDD       Y1, Y11, Y11
+	VPADDD       Y2, Y11, Y11
+	VCMPPS       $0x03, Y2, Y2, Y12
+	VPOR         Y10, Y2, Y2
+	VBLENDVPS    Y12, Y2, Y11, Y11
+	VPSRLD       $0x10, Y3, Y2
+	VPAND        Y2, Y9, Y2
+	VPADDD       Y1, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y1
+	VPOR         Y10, Y3, Y3
+	VBLENDVPS    Y1, Y3, Y2, Y2
+	VPSRLD       $0x10, Y11, Y11
+	VPBLENDW     $0xaa, Y2, Y11, Y2
+	VPBROADCASTD word7fff<>+0(SB), Y1
+	VPBROADCASTD word1<>+0(SB), Y3
+	VPBROADCASTD word400000<>+0(SB), Y9
+	VPSRLD       $0x10, Y4, Y10
+	VPAND        Y10, Y3, Y10
+	VPADDD       Y1, Y10, Y10
+	VPADDD       Y4, Y10, Y10
+	VCMPPS       $0x03, Y4, Y4, Y11
+	VPOR         Y9, Y4, Y4
+	VBLENDVPS    Y11, Y4, Y10, Y10
+	VPSRLD       $0x10, Y5, Y4
+	VPAND        Y4, Y3, Y4
+	VPADDD       Y1, Y4, Y4
+	VPADDD       Y5, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y1
+	VPOR         Y9, Y5, Y3
+	VBLENDVPS    Y1, Y3, Y4, Y4
+	VPSRLD       $0x10, Y10, Y10
+	VPBLENDW     $0xaa, Y4, Y10, Y4
+	VPBROADCASTD word7fff<>+0(SB), Y1
+	VPBROADCASTD word1<>+0(SB), Y3
+	VPBROADCASTD word400000<>+0(SB), Y5
+	VPSRLD       $0x10, Y6, Y9
+	VPAND        Y9, Y3, Y9
+	VPADDD       Y1, Y9, Y9
+	VPADDD       Y6, Y9, Y9
+	VCMPPS       $0x03, Y6, Y6, Y10
+	VPOR         Y5, Y6, Y6
+	VBLENDVPS    Y10, Y6, Y9, Y9
+	VPSRLD       $0x10, Y7, Y6
+	VPAND        Y6, Y3, Y6
+	VPADDD       Y1, Y6, Y6
+	VPADDD       Y7, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y1
+	VPOR         Y5, Y7, Y3
+	VBLENDVPS    Y1, Y3, Y6, Y6
+	VPSRLD       $0x10, Y9, Y9
+	VPBLENDW     $0xaa, Y6, Y9, Y6
+	VPBROADCASTD word7fff<>+0(SB), Y1
+	VPBROADCASTD word1<>+0(SB), Y3
+	VPBROADCASTD word400000<>+0(SB), Y5
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y7, Y3, Y7
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VCMPPS       $0x03, Y8, Y8, Y9
+	VPOR         Y5, Y8, Y8
+	VBLENDVPS    Y9, Y8, Y7, Y7
+	VPSRLD       $0x10, Y0, Y8
+	VPAND        Y8, Y3, Y8
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y0, Y8, Y8
+	VCMPPS       $0x03, Y0, Y0, Y1
+	VPOR         Y5, Y0, Y0
+	VBLENDVPS    Y1, Y0, Y8, Y8
+	VPSRLD       $0x10, Y7, Y7
+	VPBLENDW     $0xaa, Y8, Y7, Y8
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y6, -64(AX)(DX*2)
+	VMOVUPS      Y4, 32(AX)
+	VMOVUPS      Y8, -32(AX)(DX*2)
+	VZEROUPPER
+	RET
+
 many2:
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, DX
@@ -6340,27 +7075,27 @@ many2:
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh9
+	JEQ     fresh15
 	VMOVUPS (DI), Y3
 	VMOVUPS 32(DI), Y4
 	VSHUFPS $0x88, Y4, Y3, Y2
 	VSHUFPS $0xdd, Y4, Y3, Y3
 	VPERMPD $0xd8, Y2, Y2
 	VPERMPD $0xd8, Y3, Y3
-	JMP     started10
+	JMP     started16
 
-fresh9:
+fresh15:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started10:
+started16:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded12
+	JZ    folded18
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models11:
+models17:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Y4
 	VMOVUPS      (R10)(SI*2), Y6
@@ -6371,25 +7106,25 @@ models11:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models11
+	JNZ          models17
 
-folded12:
+folded18:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided14
+	JZ           divided20
 	VXORPS       X4, X4, X4
 	VCVTSD2SS    divisor+56(FP), X4, X4
 	VBROADCASTSS X4, Y4
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale13
+	JNZ          scale19
 	VDIVPS       Y4, Y2, Y2
 	VDIVPS       Y4, Y3, Y3
-	JMP          divided14
+	JMP          divided20
 
-scale13:
+scale19:
 	VMULPS Y4, Y2, Y2
 	VMULPS Y4, Y3, Y3
 
-divided14:
+divided20:
 	VPBROADCASTD word7fff<>+0(SB), Y4
 	VPBROADCASTD word1<>+0(SB), Y5
 	VPBROADCASTD word400000<>+0(SB), Y6
@@ -6413,11 +7148,11 @@ divided14:
 
 blocks3:
 	CMPQ DX, $+64
-	JLT  blocksDone16
+	JLT  blocksDone22
 
-block15:
+block21:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh17
+	JEQ     fresh23
 	VMOVUPS (CX), Y4
 	VMOVUPS 32(CX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
@@ -6442,9 +7177,9 @@ block15:
 	VSHUFPS $0xdd, Y11, Y10, Y10
 	VPERMPD $0xd8, Y9, Y9
 	VPERMPD $0xd8, Y10, Y10
-	JMP     started18
+	JMP     started24
 
-fresh17:
+fresh23:
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
 	VMOVAPS Y0, Y5
@@ -6454,14 +7189,14 @@ fresh17:
 	VMOVAPS Y0, Y9
 	VMOVAPS Y0, Y10
 
-started18:
+started24:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded20
+	JZ    folded26
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models19:
+models25:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y11
 	VMOVUPS      (R9)(BX*2), Y13
@@ -6487,16 +7222,16 @@ models19:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models19
+	JNZ          models25
 
-folded20:
+folded26:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided22
+	JZ           divided28
 	VXORPS       X11, X11, X11
 	VCVTSD2SS    divisor+56(FP), X11, X11
 	VBROADCASTSS X11, Y11
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale21
+	JNZ          scale27
 	VDIVPS       Y11, Y3, Y3
 	VDIVPS       Y11, Y4, Y4
 	VDIVPS       Y11, Y5, Y5
@@ -6505,9 +7240,9 @@ folded20:
 	VDIVPS       Y11, Y8, Y8
 	VDIVPS       Y11, Y9, Y9
 	VDIVPS       Y11, Y10, Y10
-	JMP          divided22
+	JMP          divided28
 
-scale21:
+scale27:
 	VMULPS Y11, Y3, Y3
 	VMULPS Y11, Y4, Y4
 	VMULPS Y11, Y5, Y5
@@ -6517,7 +7252,7 @@ scale21:
 	VMULPS Y11, Y9, Y9
 	VMULPS Y11, Y10, Y10
 
-divided22:
+divided28:
 	VPBROADCASTD word7fff<>+0(SB), Y11
 	VPBROADCASTD word1<>+0(SB), Y12
 	VPBROADCASTD word400000<>+0(SB), Y13
@@ -6595,54 +7330,54 @@ divided22:
 	VPSRLD       $0x10, Y11, Y11
 	VPBLENDW     $0xaa, Y9, Y11, Y9
 	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past23
+	JNZ          past29
 	VMOVUPS      Y3, (AX)
 	VMOVUPS      Y5, 32(AX)
 	VMOVUPS      Y7, 64(AX)
 	VMOVUPS      Y9, 96(AX)
-	JMP          stored24
+	JMP          stored30
 
-past23:
+past29:
 	VMOVNTPS Y3, (AX)
 	VMOVNTPS Y5, 32(AX)
 	VMOVNTPS Y7, 64(AX)
 	VMOVNTPS Y9, 96(AX)
 
-stored24:
+stored30:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block15
+	JGE  block21
 
-blocksDone16:
+blocksDone22:
 	CMPQ DX, $+16
-	JLT  blocksDone26
+	JLT  blocksDone32
 
-block25:
+block31:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh27
+	JEQ     fresh33
 	VMOVUPS (CX), Y4
 	VMOVUPS 32(CX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
 	VSHUFPS $0xdd, Y5, Y4, Y4
 	VPERMPD $0xd8, Y3, Y3
 	VPERMPD $0xd8, Y4, Y4
-	JMP     started28
+	JMP     started34
 
-fresh27:
+fresh33:
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
 
-started28:
+started34:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded30
+	JZ    folded36
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models29:
+models35:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y5
 	VMOVUPS      (R9)(BX*2), Y7
@@ -6653,25 +7388,25 @@ models29:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models29
+	JNZ          models35
 
-folded30:
+folded36:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided32
+	JZ           divided38
 	VXORPS       X5, X5, X5
 	VCVTSD2SS    divisor+56(FP), X5, X5
 	VBROADCASTSS X5, Y5
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale31
+	JNZ          scale37
 	VDIVPS       Y5, Y3, Y3
 	VDIVPS       Y5, Y4, Y4
-	JMP          divided32
+	JMP          divided38
 
-scale31:
+scale37:
 	VMULPS Y5, Y3, Y3
 	VMULPS Y5, Y4, Y4
 
-divided32:
+divided38:
 	VPBROADCASTD word7fff<>+0(SB), Y5
 	VPBROADCASTD word1<>+0(SB), Y6
 	VPBROADCASTD word400000<>+0(SB), Y7
@@ -6697,19 +7432,19 @@ divided32:
 	ADDQ         $+16, BX
 	SUBQ         $+16, DX
 	CMPQ         DX, $+16
-	JGE          block25
+	JGE          block31
 
-blocksDone26:
+blocksDone32:
 	TESTQ   DX, DX
 	JZ      done4
 	VMOVUPS Y2, -32(AX)(DX*2)
 
 done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced33
+	JZ    fenced39
 	SFENCE
 
-fenced33:
+fenced39:
 	VZEROUPPER
 	RET
 
@@ -6718,16 +7453,16 @@ small1:
 	TESTQ   DX, DX
 	JZ      done4
 	CMPQ    DX, $0x08
-	JLT     smaller34
+	JLT     smaller40
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded36
+	JZ      folded42
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models35:
+models41:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y4
 	LEAQ         (R8)(BX*2), R8
@@ -6740,25 +7475,25 @@ models35:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models35
+	JNZ          models41
 
-folded36:
+folded42:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided38
+	JZ           divided44
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale37
+	JNZ          scale43
 	VDIVPS       Y1, Y2, Y2
 	VDIVPS       Y1, Y0, Y0
-	JMP          divided38
+	JMP          divided44
 
-scale37:
+scale43:
 	VMULPS Y1, Y2, Y2
 	VMULPS Y1, Y0, Y0
 
-divided38:
+divided44:
 	VPBROADCASTD word7fff<>+0(SB), Y1
 	VPBROADCASTD word1<>+0(SB), Y3
 	VPBROADCASTD word400000<>+0(SB), Y4
@@ -6783,18 +7518,18 @@ divided38:
 	VZEROUPPER
 	RET
 
-smaller34:
+smaller40:
 	CMPQ    DX, $0x04
-	JLT     smaller39
+	JLT     smaller45
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded41
+	JZ      folded47
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models40:
+models46:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y4
 	LEAQ         (R8)(BX*2), R8
@@ -6807,25 +7542,25 @@ models40:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models40
+	JNZ          models46
 
-folded41:
+folded47:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided43
+	JZ           divided49
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale42
+	JNZ          scale48
 	VDIVPS       Y1, Y2, Y2
 	VDIVPS       Y1, Y0, Y0
-	JMP          divided43
+	JMP          divided49
 
-scale42:
+scale48:
 	VMULPS Y1, Y2, Y2
 	VMULPS Y1, Y0, Y0
 
-divided43:
+divided49:
 	VPBROADCASTD word7fff<>+0(SB), Y1
 	VPBROADCASTD word1<>+0(SB), Y3
 	VPBROADCASTD word400000<>+0(SB), Y4
@@ -6850,18 +7585,18 @@ divided43:
 	VZEROUPPER
 	RET
 
-smaller39:
+smaller45:
 	CMPQ    DX, $0x02
-	JLT     smaller44
+	JLT     smaller50
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded46
+	JZ      folded52
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models45:
+models51:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y4
 	LEAQ         (R8)(BX*2), R8
@@ -6874,25 +7609,25 @@ models45:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models45
+	JNZ          models51
 
-folded46:
+folded52:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided48
+	JZ           divided54
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale47
+	JNZ          scale53
 	VDIVPS       Y1, Y2, Y2
 	VDIVPS       Y1, Y0, Y0
-	JMP          divided48
+	JMP          divided54
 
-scale47:
+scale53:
 	VMULPS Y1, Y2, Y2
 	VMULPS Y1, Y0, Y0
 
-divided48:
+divided54:
 	VPBROADCASTD word7fff<>+0(SB), Y1
 	VPBROADCASTD word1<>+0(SB), Y3
 	VPBROADCASTD word400000<>+0(SB), Y4
@@ -6917,16 +7652,16 @@ divided48:
 	VZEROUPPER
 	RET
 
-smaller44:
+smaller50:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
-	JZ      folded51
+	JZ      folded57
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), DX
 
-models50:
+models56:
 	MOVQ         (CX), DI
 	VBROADCASTSS (DX), Y4
 	LEAQ         (DI)(BX*2), DI
@@ -6939,25 +7674,25 @@ models50:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, DX
 	DECQ         SI
-	JNZ          models50
+	JNZ          models56
 
-folded51:
+folded57:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided53
+	JZ           divided59
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale52
+	JNZ          scale58
 	VDIVPS       Y1, Y2, Y2
 	VDIVPS       Y1, Y0, Y0
-	JMP          divided53
+	JMP          divided59
 
-scale52:
+scale58:
 	VMULPS Y1, Y2, Y2
 	VMULPS Y1, Y0, Y0
 
-divided53:
+divided59:
 	VPBROADCASTD word7fff<>+0(SB), Y1
 	VPBROADCASTD word1<>+0(SB), Y3
 	VPBROADCASTD word400000<>+0(SB), Y4
@@ -6995,11 +7730,11 @@ TEXT ·accumulateBFloat16AVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x10, Y0, Y0
 	CMPQ     CX, $+16
-	JLT      done55
+	JLT      done61
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, CX
-	JZ      blocks54
+	JZ      blocks60
 	LEAQ    -16(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
@@ -7011,11 +7746,11 @@ TEXT ·accumulateBFloat16AVX2(SB), NOSPLIT, $0-48
 	VPERMPD $0xd8, Y2, Y2
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded57
+	JZ      folded63
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models56:
+models62:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y3
 	VMOVUPS      (R9)(BX*2), Y5
@@ -7026,14 +7761,14 @@ models56:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models56
+	JNZ          models62
 
-folded57:
-blocks54:
+folded63:
+blocks60:
 	CMPQ CX, $+64
-	JLT  blocksDone59
+	JLT  blocksDone65
 
-block58:
+block64:
 	VMOVUPS (AX), Y4
 	VMOVUPS 32(AX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
@@ -7060,11 +7795,11 @@ block58:
 	VPERMPD $0xd8, Y10, Y10
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded61
+	JZ      folded67
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models60:
+models66:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y11
 	VMOVUPS      (R8)(DX*2), Y13
@@ -7090,9 +7825,9 @@ models60:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models60
+	JNZ          models66
 
-folded61:
+folded67:
 	VUNPCKLPS  Y4, Y3, Y11
 	VUNPCKHPS  Y4, Y3, Y4
 	VPERM2F128 $0x20, Y4, Y11, Y3
@@ -7121,13 +7856,13 @@ folded61:
 	ADDQ       $+64, DX
 	SUBQ       $+64, CX
 	CMPQ       CX, $+64
-	JGE        block58
+	JGE        block64
 
-blocksDone59:
+blocksDone65:
 	CMPQ CX, $+16
-	JLT  blocksDone63
+	JLT  blocksDone69
 
-block62:
+block68:
 	VMOVUPS (AX), Y4
 	VMOVUPS 32(AX), Y5
 	VSHUFPS $0x88, Y5, Y4, Y3
@@ -7136,11 +7871,11 @@ block62:
 	VPERMPD $0xd8, Y4, Y4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded65
+	JZ      folded71
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models64:
+models70:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y5
 	VMOVUPS      (R8)(DX*2), Y7
@@ -7151,9 +7886,9 @@ models64:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models64
+	JNZ          models70
 
-folded65:
+folded71:
 	VUNPCKLPS  Y4, Y3, Y5
 	VUNPCKHPS  Y4, Y3, Y4
 	VPERM2F128 $0x20, Y4, Y5, Y3
@@ -7164,11 +7899,11 @@ folded65:
 	ADDQ       $+16, DX
 	SUBQ       $+16, CX
 	CMPQ       CX, $+16
-	JGE        block62
+	JGE        block68
 
-blocksDone63:
+blocksDone69:
 	TESTQ      CX, CX
-	JZ         done55
+	JZ         done61
 	LEAQ       -64(AX)(CX*4), AX
 	VUNPCKLPS  Y2, Y1, Y0
 	VUNPCKHPS  Y2, Y1, Y2
@@ -7177,7 +7912,7 @@ blocksDone63:
 	VMOVUPS    Y1, (AX)
 	VMOVUPS    Y0, 32(AX)
 
-done55:
+done61:
 	VZEROUPPER
 	RET
 
@@ -7198,20 +7933,20 @@ TEXT ·weightedSumFloat32NativeAVX2(SB), NOSPLIT, $0-72
 	VPSLLD   $0x1f, Y0, Y0
 	CMPQ     DX, $+8
 	JLT      small1
-	CMPQ     DX, $+16
-	JGT      many2
 	TESTQ    CX, CX
 	JNZ      many2
+	CMPQ     DX, $+16
+	JGT      few5
 	LEAQ     -8(BX)(DX*1), CX
 	VMOVAPS  Y0, Y1
 	VMOVAPS  Y0, Y0
 	MOVQ     models+40(FP), R8
 	TESTQ    R8, R8
-	JZ       folded6
+	JZ       folded7
 	MOVQ     x+8(FP), SI
 	MOVQ     w+16(FP), DI
 
-models5:
+models6:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y2
 	VFMADD231PS  (R9)(BX*4), Y2, Y1
@@ -7219,26 +7954,154 @@ models5:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models5
+	JNZ          models6
 
-folded6:
+folded7:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided8
+	JZ           divided9
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Y2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale7
+	JNZ          scale8
 	VDIVPS       Y2, Y1, Y1
 	VDIVPS       Y2, Y0, Y0
-	JMP          divided8
+	JMP          divided9
 
-scale7:
+scale8:
 	VMULPS Y2, Y1, Y1
 	VMULPS Y2, Y0, Y0
 
-divided8:
+divided9:
 	VMOVUPS Y1, (AX)
+	VMOVUPS Y0, -32(AX)(DX*4)
+	VZEROUPPER
+	RET
+
+few5:
+	CMPQ    DX, $+32
+	JGT     few10
+	LEAQ    -16(BX)(DX*1), CX
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
+	JZ      folded12
+	MOVQ    x+8(FP), SI
+	MOVQ    w+16(FP), DI
+
+models11:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Y4
+	VFMADD231PS  (R9)(BX*4), Y4, Y1
+	VFMADD231PS  (R9)(CX*4), Y4, Y3
+	VFMADD231PS  32(R9)(BX*4), Y4, Y2
+	VFMADD231PS  32(R9)(CX*4), Y4, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models11
+
+folded12:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided14
+	VXORPS       X4, X4, X4
+	VCVTSD2SS    divisor+56(FP), X4, X4
+	VBROADCASTSS X4, Y4
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale13
+	VDIVPS       Y4, Y1, Y1
+	VDIVPS       Y4, Y2, Y2
+	VDIVPS       Y4, Y3, Y3
+	VDIVPS       Y4, Y0, Y0
+	JMP          divided14
+
+scale13:
+	VMULPS Y4, Y1, Y1
+	VMULPS Y4, Y2, Y2
+	VMULPS Y4, Y3, Y3
+	VMULPS Y4, Y0, Y0
+
+divided14:
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y3, -64(AX)(DX*4)
+	VMOVUPS Y2, 32(AX)
+	VMOVUPS Y0, -32(AX)(DX*4)
+	VZEROUPPER
+	RET
+
+few10:
+	CMPQ    DX, $+64
+	JGT     many2
+	LEAQ    -32(BX)(DX*1), CX
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+	VMOVAPS Y0, Y5
+	VMOVAPS Y0, Y6
+	VMOVAPS Y0, Y7
+	VMOVAPS Y0, Y0
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
+	JZ      folded17
+	MOVQ    x+8(FP), SI
+	MOVQ    w+16(FP), DI
+
+models16:
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Y8
+	VFMADD231PS  (R9)(BX*4), Y8, Y1
+	VFMADD231PS  (R9)(CX*4), Y8, Y5
+	VFMADD231PS  32(R9)(BX*4), Y8, Y2
+	VFMADD231PS  32(R9)(CX*4), Y8, Y6
+	VFMADD231PS  64(R9)(BX*4), Y8, Y3
+	VFMADD231PS  64(R9)(CX*4), Y8, Y7
+	VFMADD231PS  96(R9)(BX*4), Y8, Y4
+	VFMADD231PS  96(R9)(CX*4), Y8, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
+	JNZ          models16
+
+folded17:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided19
+	VXORPS       X8, X8, X8
+	VCVTSD2SS    divisor+56(FP), X8, X8
+	VBROADCASTSS X8, Y8
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale18
+	VDIVPS       Y8, Y1, Y1
+	VDIVPS       Y8, Y2, Y2
+	VDIVPS       Y8, Y3, Y3
+	VDIVPS       Y8, Y4, Y4
+	VDIVPS       Y8, Y5, Y5
+	VDIVPS       Y8, Y6, Y6
+	VDIVPS       Y8, Y7, Y7
+	VDIVPS       Y8, Y0, Y0
+	JMP          divided19
+
+scale18:
+	VMULPS Y8, Y1, Y1
+	VMULPS Y8, Y2, Y2
+	VMULPS Y8, Y3, Y3
+	VMULPS Y8, Y4, Y4
+	VMULPS Y8, Y5, Y5
+	VMULPS Y8, Y6, Y6
+	VMULPS Y8, Y7, Y7
+	VMULPS Y8, Y0, Y0
+
+divided19:
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y5, -128(AX)(DX*4)
+	VMOVUPS Y2, 32(AX)
+	VMOVUPS Y6, -96(AX)(DX*4)
+	VMOVUPS Y3, 64(AX)
+	VMOVUPS Y7, -64(AX)(DX*4)
+	VMOVUPS Y4, 96(AX)
 	VMOVUPS Y0, -32(AX)(DX*4)
 	VZEROUPPER
 	RET
@@ -7251,53 +8114,53 @@ many2:
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh9
+	JEQ     fresh20
 	VMOVUPS (DI), Y1
-	JMP     started10
+	JMP     started21
 
-fresh9:
+fresh20:
 	VMOVAPS Y0, Y1
 
-started10:
+started21:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded12
+	JZ    folded23
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models11:
+models22:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Y2
 	VFMADD231PS  (R10)(SI*4), Y2, Y1
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models11
+	JNZ          models22
 
-folded12:
+folded23:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided14
+	JZ           divided25
 	VXORPS       X2, X2, X2
 	VCVTSD2SS    divisor+56(FP), X2, X2
 	VBROADCASTSS X2, Y2
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale13
+	JNZ          scale24
 	VDIVPS       Y2, Y1, Y1
-	JMP          divided14
+	JMP          divided25
 
-scale13:
+scale24:
 	VMULPS Y2, Y1, Y1
 
-divided14:
+divided25:
 	VMOVAPS Y1, Y1
 
 blocks3:
 	CMPQ DX, $+64
-	JLT  blocksDone16
+	JLT  blocksDone27
 
-block15:
+block26:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh17
+	JEQ     fresh28
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
@@ -7306,9 +8169,9 @@ block15:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started18
+	JMP     started29
 
-fresh17:
+fresh28:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
@@ -7318,14 +8181,14 @@ fresh17:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started18:
+started29:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded20
+	JZ    folded31
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models19:
+models30:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y10
 	VFMADD231PS  (R9)(BX*4), Y10, Y2
@@ -7339,16 +8202,16 @@ models19:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models19
+	JNZ          models30
 
-folded20:
+folded31:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided22
+	JZ           divided33
 	VXORPS       X10, X10, X10
 	VCVTSD2SS    divisor+56(FP), X10, X10
 	VBROADCASTSS X10, Y10
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale21
+	JNZ          scale32
 	VDIVPS       Y10, Y2, Y2
 	VDIVPS       Y10, Y3, Y3
 	VDIVPS       Y10, Y4, Y4
@@ -7357,9 +8220,9 @@ folded20:
 	VDIVPS       Y10, Y7, Y7
 	VDIVPS       Y10, Y8, Y8
 	VDIVPS       Y10, Y9, Y9
-	JMP          divided22
+	JMP          divided33
 
-scale21:
+scale32:
 	VMULPS Y10, Y2, Y2
 	VMULPS Y10, Y3, Y3
 	VMULPS Y10, Y4, Y4
@@ -7369,9 +8232,9 @@ scale21:
 	VMULPS Y10, Y8, Y8
 	VMULPS Y10, Y9, Y9
 
-divided22:
+divided33:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past23
+	JNZ     past34
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
 	VMOVUPS Y4, 64(AX)
@@ -7380,9 +8243,9 @@ divided22:
 	VMOVUPS Y7, 160(AX)
 	VMOVUPS Y8, 192(AX)
 	VMOVUPS Y9, 224(AX)
-	JMP     stored24
+	JMP     stored35
 
-past23:
+past34:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
@@ -7392,37 +8255,37 @@ past23:
 	VMOVNTPS Y8, 192(AX)
 	VMOVNTPS Y9, 224(AX)
 
-stored24:
+stored35:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block15
+	JGE  block26
 
-blocksDone16:
+blocksDone27:
 	CMPQ DX, $+16
-	JLT  blocksDone26
+	JLT  blocksDone37
 
-block25:
+block36:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh27
+	JEQ     fresh38
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
-	JMP     started28
+	JMP     started39
 
-fresh27:
+fresh38:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started28:
+started39:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded30
+	JZ    folded41
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models29:
+models40:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y4
 	VFMADD231PS  (R9)(BX*4), Y4, Y2
@@ -7430,106 +8293,106 @@ models29:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models29
+	JNZ          models40
 
-folded30:
+folded41:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided32
+	JZ           divided43
 	VXORPS       X4, X4, X4
 	VCVTSD2SS    divisor+56(FP), X4, X4
 	VBROADCASTSS X4, Y4
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale31
+	JNZ          scale42
 	VDIVPS       Y4, Y2, Y2
 	VDIVPS       Y4, Y3, Y3
-	JMP          divided32
+	JMP          divided43
 
-scale31:
+scale42:
 	VMULPS Y4, Y2, Y2
 	VMULPS Y4, Y3, Y3
 
-divided32:
+divided43:
 	TESTQ   $0x00000001, flags+64(FP)
-	JNZ     past33
+	JNZ     past44
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
-	JMP     stored34
+	JMP     stored45
 
-past33:
+past44:
 	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y3, 32(AX)
 
-stored34:
+stored45:
 	ADDQ $+64, AX
 	ADDQ $+64, CX
 	ADDQ $+16, BX
 	SUBQ $+16, DX
 	CMPQ DX, $+16
-	JGE  block25
+	JGE  block36
 
-blocksDone26:
+blocksDone37:
 	CMPQ DX, $+8
-	JLT  blocksDone36
+	JLT  blocksDone47
 
-block35:
+block46:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh37
+	JEQ     fresh48
 	VMOVUPS (CX), Y2
-	JMP     started38
+	JMP     started49
 
-fresh37:
+fresh48:
 	VMOVAPS Y0, Y2
 
-started38:
+started49:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded40
+	JZ    folded51
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models39:
+models50:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y3
 	VFMADD231PS  (R9)(BX*4), Y3, Y2
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models39
+	JNZ          models50
 
-folded40:
+folded51:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided42
+	JZ           divided53
 	VXORPS       X3, X3, X3
 	VCVTSD2SS    divisor+56(FP), X3, X3
 	VBROADCASTSS X3, Y3
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale41
+	JNZ          scale52
 	VDIVPS       Y3, Y2, Y2
-	JMP          divided42
+	JMP          divided53
 
-scale41:
+scale52:
 	VMULPS Y3, Y2, Y2
 
-divided42:
+divided53:
 	VMOVUPS Y2, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+32, CX
 	ADDQ    $+8, BX
 	SUBQ    $+8, DX
 	CMPQ    DX, $+8
-	JGE     block35
+	JGE     block46
 
-blocksDone36:
+blocksDone47:
 	TESTQ   DX, DX
 	JZ      done4
 	VMOVUPS Y1, -32(AX)(DX*4)
 
 done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced43
+	JZ    fenced54
 	SFENCE
 
-fenced43:
+fenced54:
 	VZEROUPPER
 	RET
 
@@ -7538,15 +8401,15 @@ small1:
 	TESTQ   DX, DX
 	JZ      done4
 	CMPQ    DX, $0x04
-	JLT     smaller44
+	JLT     smaller55
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded46
+	JZ      folded57
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models45:
+models56:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y2
 	LEAQ         (R8)(BX*4), R8
@@ -7556,39 +8419,39 @@ models45:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models45
+	JNZ          models56
 
-folded46:
+folded57:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided48
+	JZ           divided59
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale47
+	JNZ          scale58
 	VDIVPS       Y1, Y0, Y0
-	JMP          divided48
+	JMP          divided59
 
-scale47:
+scale58:
 	VMULPS Y1, Y0, Y0
 
-divided48:
+divided59:
 	VMOVDQU      X0, (AX)
 	VEXTRACTI128 $0x01, Y0, -16(AX)(DX*4)
 	VZEROUPPER
 	RET
 
-smaller44:
+smaller55:
 	CMPQ    DX, $0x02
-	JLT     smaller49
+	JLT     smaller60
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded51
+	JZ      folded62
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models50:
+models61:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y2
 	LEAQ         (R8)(BX*4), R8
@@ -7598,37 +8461,37 @@ models50:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models50
+	JNZ          models61
 
-folded51:
+folded62:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided53
+	JZ           divided64
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale52
+	JNZ          scale63
 	VDIVPS       Y1, Y0, Y0
-	JMP          divided53
+	JMP          divided64
 
-scale52:
+scale63:
 	VMULPS Y1, Y0, Y0
 
-divided53:
+divided64:
 	VMOVQ   X0, (AX)
 	VPEXTRQ $0x01, X0, -8(AX)(DX*4)
 	VZEROUPPER
 	RET
 
-smaller49:
+smaller60:
 	VMOVAPS Y0, Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded56
+	JZ      folded67
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models55:
+models66:
 	MOVQ         (CX), R8
 	VBROADCASTSS (SI), Y2
 	LEAQ         (R8)(BX*4), R8
@@ -7638,23 +8501,23 @@ models55:
 	ADDQ         $0x18, CX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models55
+	JNZ          models66
 
-folded56:
+folded67:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided58
+	JZ           divided69
 	VXORPS       X1, X1, X1
 	VCVTSD2SS    divisor+56(FP), X1, X1
 	VBROADCASTSS X1, Y1
 	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale57
+	JNZ          scale68
 	VDIVPS       Y1, Y0, Y0
-	JMP          divided58
+	JMP          divided69
 
-scale57:
+scale68:
 	VMULPS Y1, Y0, Y0
 
-divided58:
+divided69:
 	VMOVD   X0, (AX)
 	VPEXTRD $0x01, X0, -4(AX)(DX*4)
 	VZEROUPPER
@@ -7672,36 +8535,36 @@ TEXT ·accumulateFloat32NativeAVX2(SB), NOSPLIT, $0-48
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
 	CMPQ     CX, $+8
-	JLT      done60
+	JLT      done71
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks59
+	JZ      blocks70
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded62
+	JZ      folded73
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models61:
+models72:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y0
 	VFMADD231PS  (R9)(BX*4), Y0, Y1
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models61
+	JNZ          models72
 
-folded62:
-blocks59:
+folded73:
+blocks70:
 	CMPQ CX, $+64
-	JLT  blocksDone64
+	JLT  blocksDone75
 
-block63:
+block74:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 64(AX), Y3
@@ -7712,11 +8575,11 @@ block63:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded66
+	JZ      folded77
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models65:
+models76:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y9
 	VFMADD231PS  (R8)(DX*4), Y9, Y0
@@ -7730,9 +8593,9 @@ models65:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models65
+	JNZ          models76
 
-folded66:
+folded77:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -7745,22 +8608,22 @@ folded66:
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
 	CMPQ    CX, $+64
-	JGE     block63
+	JGE     block74
 
-blocksDone64:
+blocksDone75:
 	CMPQ CX, $+16
-	JLT  blocksDone68
+	JLT  blocksDone79
 
-block67:
+block78:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded70
+	JZ      folded81
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models69:
+models80:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y3
 	VFMADD231PS  (R8)(DX*4), Y3, Y0
@@ -7768,53 +8631,53 @@ models69:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models69
+	JNZ          models80
 
-folded70:
+folded81:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block67
+	JGE     block78
 
-blocksDone68:
+blocksDone79:
 	CMPQ CX, $+8
-	JLT  blocksDone72
+	JLT  blocksDone83
 
-block71:
+block82:
 	VMOVUPS (AX), Y0
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded74
+	JZ      folded85
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models73:
+models84:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y2
 	VFMADD231PS  (R8)(DX*4), Y2, Y0
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models73
+	JNZ          models84
 
-folded74:
+folded85:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block71
+	JGE     block82
 
-blocksDone72:
+blocksDone83:
 	TESTQ   CX, CX
-	JZ      done60
+	JZ      done71
 	LEAQ    -32(AX)(CX*4), AX
 	VMOVUPS Y1, (AX)
 
-done60:
+done71:
 	VZEROUPPER
 	RET
 
@@ -7836,10 +8699,10 @@ TEXT ·weightedSumFloat64WiderAVX2(SB), NOSPLIT, $0-72
 	VBROADCASTSD one64<>+0(SB), Y1
 	CMPQ         DX, $+4
 	JLT          small1
-	CMPQ         DX, $+8
-	JGT          many2
 	TESTQ        CX, CX
 	JNZ          many2
+	CMPQ         DX, $+8
+	JGT          few5
 	LEAQ         -4(BX)(DX*1), CX
 	VMOVAPS      Y0, Y2
 	VXORPS       Y3, Y3, Y3
@@ -7847,11 +8710,11 @@ TEXT ·weightedSumFloat64WiderAVX2(SB), NOSPLIT, $0-72
 	VXORPS       Y4, Y4, Y4
 	MOVQ         models+40(FP), R8
 	TESTQ        R8, R8
-	JZ           folded6
+	JZ           folded7
 	MOVQ         x+8(FP), SI
 	MOVQ         w+16(FP), DI
 
-models5:
+models6:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y5
 	VMOVUPD      (R9)(BX*8), Y6
@@ -7881,11 +8744,11 @@ models5:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models5
+	JNZ          models6
 
-folded6:
+folded7:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided8
+	JZ           divided9
 	VBROADCASTSD divisor+56(FP), Y1
 	VDIVPD       Y1, Y2, Y5
 	VMOVAPD      Y5, Y6
@@ -7900,7 +8763,7 @@ folded6:
 	VDIVPD       Y1, Y4, Y4
 	VMOVAPD      Y5, Y0
 
-divided8:
+divided9:
 	VSUBPD    Y3, Y3, Y1
 	VSUBPD    Y3, Y2, Y3
 	VCMPPD    $0x03, Y1, Y1, Y1
@@ -7914,6 +8777,133 @@ divided8:
 	VZEROUPPER
 	RET
 
+few5:
+	CMPQ    DX, $+16
+	JGT     many2
+	LEAQ    -8(BX)(DX*1), CX
+	VMOVAPS Y0, Y2
+	VXORPS  Y3, Y3, Y3
+	VMOVAPS Y0, Y4
+	VXORPS  Y5, Y5, Y5
+	VMOVAPS Y0, Y6
+	VXORPS  Y7, Y7, Y7
+	VMOVAPS Y0, Y0
+	VXORPS  Y8, Y8, Y8
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
+	JZ      folded12
+	MOVQ    x+8(FP), SI
+	MOVQ    w+16(FP), DI
+
+models11:
+	MOVQ         (SI), R9
+	VBROADCASTSD (DI), Y9
+	VMOVUPD      (R9)(BX*8), Y10
+	VMULPD       Y10, Y9, Y11
+	VFNMADD213PD Y11, Y9, Y10
+	VADDPD       Y11, Y2, Y12
+	VSUBPD       Y2, Y12, Y13
+	VSUBPD       Y13, Y12, Y14
+	VSUBPD       Y2, Y14, Y14
+	VFMSUB132PD  Y1, Y11, Y13
+	VADDPD       Y13, Y14, Y14
+	VADDPD       Y10, Y14, Y14
+	VFMADD231PD  Y14, Y1, Y3
+	VMOVAPD      Y12, Y2
+	VMOVUPD      (R9)(CX*8), Y10
+	VMULPD       Y10, Y9, Y11
+	VFNMADD213PD Y11, Y9, Y10
+	VADDPD       Y11, Y6, Y12
+	VSUBPD       Y6, Y12, Y13
+	VSUBPD       Y13, Y12, Y14
+	VSUBPD       Y6, Y14, Y14
+	VFMSUB132PD  Y1, Y11, Y13
+	VADDPD       Y13, Y14, Y14
+	VADDPD       Y10, Y14, Y14
+	VFMADD231PD  Y14, Y1, Y7
+	VMOVAPD      Y12, Y6
+	VMOVUPD      32(R9)(BX*8), Y10
+	VMULPD       Y10, Y9, Y11
+	VFNMADD213PD Y11, Y9, Y10
+	VADDPD       Y11, Y4, Y12
+	VSUBPD       Y4, Y12, Y13
+	VSUBPD       Y13, Y12, Y14
+	VSUBPD       Y4, Y14, Y14
+	VFMSUB132PD  Y1, Y11, Y13
+	VADDPD       Y13, Y14, Y14
+	VADDPD       Y10, Y14, Y14
+	VFMADD231PD  Y14, Y1, Y5
+	VMOVAPD      Y12, Y4
+	VMOVUPD      32(R9)(CX*8), Y10
+	VMULPD       Y10, Y9, Y11
+	VFNMADD213PD Y11, Y9, Y10
+	VADDPD       Y11, Y0, Y9
+	VSUBPD       Y0, Y9, Y12
+	VSUBPD       Y12, Y9, Y13
+	VSUBPD       Y0, Y13, Y13
+	VFMSUB132PD  Y1, Y11, Y12
+	VADDPD       Y12, Y13, Y13
+	VADDPD       Y10, Y13, Y13
+	VFMADD231PD  Y13, Y1, Y8
+	VMOVAPD      Y9, Y0
+	ADDQ         $0x18, SI
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          models11
+
+folded12:
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided14
+	VBROADCASTSD divisor+56(FP), Y1
+	VDIVPD       Y1, Y2, Y9
+	VMOVAPD      Y9, Y10
+	VFMSUB213PD  Y2, Y1, Y10
+	VADDPD       Y3, Y10, Y3
+	VDIVPD       Y1, Y3, Y3
+	VMOVAPD      Y9, Y2
+	VDIVPD       Y1, Y4, Y9
+	VMOVAPD      Y9, Y10
+	VFMSUB213PD  Y4, Y1, Y10
+	VADDPD       Y5, Y10, Y5
+	VDIVPD       Y1, Y5, Y5
+	VMOVAPD      Y9, Y4
+	VDIVPD       Y1, Y6, Y9
+	VMOVAPD      Y9, Y10
+	VFMSUB213PD  Y6, Y1, Y10
+	VADDPD       Y7, Y10, Y7
+	VDIVPD       Y1, Y7, Y7
+	VMOVAPD      Y9, Y6
+	VDIVPD       Y1, Y0, Y9
+	VMOVAPD      Y9, Y10
+	VFMSUB213PD  Y0, Y1, Y10
+	VADDPD       Y8, Y10, Y8
+	VDIVPD       Y1, Y8, Y8
+	VMOVAPD      Y9, Y0
+
+divided14:
+	VSUBPD    Y3, Y3, Y1
+	VSUBPD    Y3, Y2, Y3
+	VCMPPD    $0x03, Y1, Y1, Y1
+	VBLENDVPD Y1, Y2, Y3, Y3
+	VSUBPD    Y5, Y5, Y1
+	VSUBPD    Y5, Y4, Y2
+	VCMPPD    $0x03, Y1, Y1, Y1
+	VBLENDVPD Y1, Y4, Y2, Y2
+	VSUBPD    Y7, Y7, Y1
+	VSUBPD    Y7, Y6, Y4
+	VCMPPD    $0x03, Y1, Y1, Y1
+	VBLENDVPD Y1, Y6, Y4, Y4
+	VSUBPD    Y8, Y8, Y1
+	VSUBPD    Y8, Y0, Y5
+	VCMPPD    $0x03, Y1, Y1, Y1
+	VBLENDVPD Y1, Y0, Y5, Y5
+	VMOVUPS   Y3, (AX)
+	VMOVUPS   Y4, -64(AX)(DX*8)
+	VMOVUPS   Y2, 32(AX)
+	VMOVUPS   Y5, -32(AX)(DX*8)
+	VZEROUPPER
+	RET
+
 many2:
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, DX
@@ -7922,23 +8912,23 @@ many2:
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh9
+	JEQ     fresh15
 	VMOVUPD (DI), Y2
 	VMOVUPD 262144(DI), Y3
-	JMP     started10
+	JMP     started16
 
-fresh9:
+fresh15:
 	VMOVAPS Y0, Y2
 	VXORPS  Y3, Y3, Y3
 
-started10:
+started16:
 	MOVQ  models+40(FP), R9
 	TESTQ R9, R9
-	JZ    folded12
+	JZ    folded18
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models11:
+models17:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Y4
 	VMOVUPD      (R10)(SI*8), Y5
@@ -7956,11 +8946,11 @@ models11:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models11
+	JNZ          models17
 
-folded12:
+folded18:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided14
+	JZ           divided20
 	VBROADCASTSD divisor+56(FP), Y4
 	VDIVPD       Y4, Y2, Y5
 	VMOVAPD      Y5, Y6
@@ -7969,7 +8959,7 @@ folded12:
 	VDIVPD       Y4, Y3, Y3
 	VMOVAPD      Y5, Y2
 
-divided14:
+divided20:
 	VSUBPD    Y3, Y3, Y4
 	VSUBPD    Y3, Y2, Y3
 	VCMPPD    $0x03, Y4, Y4, Y4
@@ -7978,11 +8968,11 @@ divided14:
 
 blocks3:
 	CMPQ DX, $+16
-	JLT  blocksDone16
+	JLT  blocksDone22
 
-block15:
+block21:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh17
+	JEQ     fresh23
 	VMOVUPD (CX), Y3
 	VMOVUPD 262144(CX), Y4
 	VMOVUPD 32(CX), Y5
@@ -7991,9 +8981,9 @@ block15:
 	VMOVUPD 262208(CX), Y8
 	VMOVUPD 96(CX), Y9
 	VMOVUPD 262240(CX), Y10
-	JMP     started18
+	JMP     started24
 
-fresh17:
+fresh23:
 	VMOVAPS Y0, Y3
 	VXORPS  Y4, Y4, Y4
 	VMOVAPS Y0, Y5
@@ -8003,14 +8993,14 @@ fresh17:
 	VMOVAPS Y0, Y9
 	VXORPS  Y10, Y10, Y10
 
-started18:
+started24:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded20
+	JZ    folded26
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models19:
+models25:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y11
 	VMOVUPD      (R9)(BX*8), Y12
@@ -8064,11 +9054,11 @@ models19:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models19
+	JNZ          models25
 
-folded20:
+folded26:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided22
+	JZ           divided28
 	VBROADCASTSD divisor+56(FP), Y11
 	VDIVPD       Y11, Y3, Y12
 	VMOVAPD      Y12, Y13
@@ -8095,7 +9085,7 @@ folded20:
 	VDIVPD       Y11, Y10, Y10
 	VMOVAPD      Y12, Y9
 
-divided22:
+divided28:
 	VSUBPD    Y4, Y4, Y11
 	VSUBPD    Y4, Y3, Y4
 	VCMPPD    $0x03, Y11, Y11, Y11
@@ -8113,50 +9103,50 @@ divided22:
 	VCMPPD    $0x03, Y3, Y3, Y3
 	VBLENDVPD Y3, Y9, Y7, Y7
 	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past23
+	JNZ       past29
 	VMOVUPS   Y4, (AX)
 	VMOVUPS   Y6, 32(AX)
 	VMOVUPS   Y5, 64(AX)
 	VMOVUPS   Y7, 96(AX)
-	JMP       stored24
+	JMP       stored30
 
-past23:
+past29:
 	VMOVNTPS Y4, (AX)
 	VMOVNTPS Y6, 32(AX)
 	VMOVNTPS Y5, 64(AX)
 	VMOVNTPS Y7, 96(AX)
 
-stored24:
+stored30:
 	ADDQ $+128, AX
 	ADDQ $+128, CX
 	ADDQ $+16, BX
 	SUBQ $+16, DX
 	CMPQ DX, $+16
-	JGE  block15
+	JGE  block21
 
-blocksDone16:
+blocksDone22:
 	CMPQ DX, $+4
-	JLT  blocksDone26
+	JLT  blocksDone32
 
-block25:
+block31:
 	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh27
+	JEQ     fresh33
 	VMOVUPD (CX), Y3
 	VMOVUPD 262144(CX), Y4
-	JMP     started28
+	JMP     started34
 
-fresh27:
+fresh33:
 	VMOVAPS Y0, Y3
 	VXORPS  Y4, Y4, Y4
 
-started28:
+started34:
 	MOVQ  models+40(FP), R8
 	TESTQ R8, R8
-	JZ    folded30
+	JZ    folded36
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models29:
+models35:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y5
 	VMOVUPD      (R9)(BX*8), Y6
@@ -8174,11 +9164,11 @@ models29:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models29
+	JNZ          models35
 
-folded30:
+folded36:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided32
+	JZ           divided38
 	VBROADCASTSD divisor+56(FP), Y5
 	VDIVPD       Y5, Y3, Y6
 	VMOVAPD      Y6, Y7
@@ -8187,7 +9177,7 @@ folded30:
 	VDIVPD       Y5, Y4, Y4
 	VMOVAPD      Y6, Y3
 
-divided32:
+divided38:
 	VSUBPD    Y4, Y4, Y5
 	VSUBPD    Y4, Y3, Y4
 	VCMPPD    $0x03, Y5, Y5, Y5
@@ -8198,19 +9188,19 @@ divided32:
 	ADDQ      $+4, BX
 	SUBQ      $+4, DX
 	CMPQ      DX, $+4
-	JGE       block25
+	JGE       block31
 
-blocksDone26:
+blocksDone32:
 	TESTQ   DX, DX
 	JZ      done4
 	VMOVUPS Y2, -32(AX)(DX*8)
 
 done4:
 	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced33
+	JZ    fenced39
 	SFENCE
 
-fenced33:
+fenced39:
 	VZEROUPPER
 	RET
 
@@ -8219,16 +9209,16 @@ small1:
 	TESTQ   DX, DX
 	JZ      done4
 	CMPQ    DX, $0x02
-	JLT     smaller34
+	JLT     smaller40
 	VMOVAPS Y0, Y0
 	VXORPS  Y3, Y3, Y3
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded36
+	JZ      folded42
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models35:
+models41:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y4
 	LEAQ         (R8)(BX*8), R8
@@ -8249,11 +9239,11 @@ models35:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models35
+	JNZ          models41
 
-folded36:
+folded42:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided38
+	JZ           divided44
 	VBROADCASTSD divisor+56(FP), Y1
 	VDIVPD       Y1, Y0, Y2
 	VMOVAPD      Y2, Y4
@@ -8262,7 +9252,7 @@ folded36:
 	VDIVPD       Y1, Y3, Y3
 	VMOVAPD      Y2, Y0
 
-divided38:
+divided44:
 	VSUBPD       Y3, Y3, Y1
 	VSUBPD       Y3, Y0, Y2
 	VCMPPD       $0x03, Y1, Y1, Y1
@@ -8272,16 +9262,16 @@ divided38:
 	VZEROUPPER
 	RET
 
-smaller34:
+smaller40:
 	VMOVAPS Y0, Y0
 	VXORPS  Y3, Y3, Y3
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded41
+	JZ      folded47
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models40:
+models46:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y4
 	LEAQ         (R8)(BX*8), R8
@@ -8302,11 +9292,11 @@ models40:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models40
+	JNZ          models46
 
-folded41:
+folded47:
 	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided43
+	JZ           divided49
 	VBROADCASTSD divisor+56(FP), Y1
 	VDIVPD       Y1, Y0, Y2
 	VMOVAPD      Y2, Y4
@@ -8315,7 +9305,7 @@ folded41:
 	VDIVPD       Y1, Y3, Y3
 	VMOVAPD      Y2, Y0
 
-divided43:
+divided49:
 	VSUBPD    Y3, Y3, Y1
 	VSUBPD    Y3, Y0, Y2
 	VCMPPD    $0x03, Y1, Y1, Y1
@@ -8338,11 +9328,11 @@ TEXT ·accumulateFloat64WiderAVX2(SB), NOSPLIT, $0-48
 	VPSLLQ       $0x3f, Y0, Y0
 	VBROADCASTSD one64<>+0(SB), Y0
 	CMPQ         CX, $+4
-	JLT          done45
+	JLT          done51
 
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000003, CX
-	JZ      blocks44
+	JZ      blocks50
 	LEAQ    -4(CX), BX
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
@@ -8350,11 +9340,11 @@ TEXT ·accumulateFloat64WiderAVX2(SB), NOSPLIT, $0-48
 	VMOVUPD 262144(SI), Y2
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
-	JZ      folded47
+	JZ      folded53
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models46:
+models52:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y3
 	VMOVUPD      (R9)(BX*8), Y4
@@ -8372,14 +9362,14 @@ models46:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models46
+	JNZ          models52
 
-folded47:
-blocks44:
+folded53:
+blocks50:
 	CMPQ CX, $+16
-	JLT  blocksDone49
+	JLT  blocksDone55
 
-block48:
+block54:
 	VMOVUPD (AX), Y3
 	VMOVUPD 262144(AX), Y4
 	VMOVUPD 32(AX), Y5
@@ -8390,11 +9380,11 @@ block48:
 	VMOVUPD 262240(AX), Y10
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded51
+	JZ      folded57
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models50:
+models56:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y11
 	VMOVUPD      (R8)(DX*8), Y12
@@ -8448,9 +9438,9 @@ models50:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models50
+	JNZ          models56
 
-folded51:
+folded57:
 	VMOVUPD Y3, (AX)
 	VMOVUPD Y4, 262144(AX)
 	VMOVUPD Y5, 32(AX)
@@ -8463,22 +9453,22 @@ folded51:
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block48
+	JGE     block54
 
-blocksDone49:
+blocksDone55:
 	CMPQ CX, $+4
-	JLT  blocksDone53
+	JLT  blocksDone59
 
-block52:
+block58:
 	VMOVUPD (AX), Y3
 	VMOVUPD 262144(AX), Y4
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
-	JZ      folded55
+	JZ      folded61
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models54:
+models60:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y5
 	VMOVUPD      (R8)(DX*8), Y6
@@ -8496,24 +9486,24 @@ models54:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models54
+	JNZ          models60
 
-folded55:
+folded61:
 	VMOVUPD Y3, (AX)
 	VMOVUPD Y4, 262144(AX)
 	ADDQ    $+32, AX
 	ADDQ    $+4, DX
 	SUBQ    $+4, CX
 	CMPQ    CX, $+4
-	JGE     block52
+	JGE     block58
 
-blocksDone53:
+blocksDone59:
 	TESTQ   CX, CX
-	JZ      done45
+	JZ      done51
 	LEAQ    -32(AX)(CX*8), AX
 	VMOVUPD Y1, (AX)
 	VMOVUPD Y2, 262144(AX)
 
-done45:
+done51:
 	VZEROUPPER
 	RET

@@ -8,7 +8,7 @@
 //	tail:   the last n mod lanes elements
 //
 // The tail is part of an overlapped last vector, which is computed before anything is stored and stored after everything
-// else: so dst, or acc, may be one of the inputs. One vector to two are the first and the last one side by side. Fewer
+// else: so dst, or acc, may be one of the inputs. A few vectors are the first and the last ones side by side. Fewer
 // elements than a vector are left to AVX2 (AVX-512), or gathered into a vector by pieces that overlap (AVX2).
 package amd64
 
@@ -374,11 +374,9 @@ func (g *generator) weightedSum() {
 	small, many, blocks, done := g.label("small"), g.label("many"), g.label("blocks"), g.label("done")
 	g.CMPQ(g.n, I32(int32(lanes)))
 	g.JLT(LabelRef(small))
-	g.CMPQ(g.n, I32(int32(2*lanes)))
-	g.JGT(LabelRef(many))
 	g.TESTQ(g.acc, g.acc)
 	g.JNZ(LabelRef(many))
-	g.twoVectors()
+	g.fewVectors(many)
 
 	g.Label(many)
 	g.Comment("The overlapped last vector, before anything is stored.")
@@ -431,25 +429,50 @@ func (g *generator) weightedSum() {
 	}
 }
 
-// twoVectors does weightedSum for one vector of elements to two, without accumulators to start from, and returns: the
-// first vector and the last cover them all.
-func (g *generator) twoVectors() {
-	last := g.GP64()
-	g.LEAQ(Mem{Base: g.index, Index: g.n, Scale: 1, Disp: -g.lanes(g)}, last)
-	as := g.accumulators(2)
-	g.clear(as)
-	g.foldModels(func(x reg.Register, weight reg.VecVirtual) {
-		g.fold(g, as[0], weight, Mem{Base: x, Index: g.index, Scale: uint8(g.elementSize())})
-		g.fold(g, as[1], weight, Mem{Base: x, Index: last, Scale: uint8(g.elementSize())})
-	})
-	g.divideAll(as)
-	first, second := g.raw(g.round(g, as[0])), g.raw(g.round(g, as[1]))
-	g.VMOVUPS(first, Mem{Base: g.dst})
-	g.VMOVUPS(second, Mem{
-		Base: g.dst, Index: g.n, Scale: uint8(g.elementSize()), Disp: -g.lanes(g) * g.elementSize(),
-	})
-	g.VZEROUPPER()
-	g.RET()
+// fewVectors does weightedSum for one vector of elements up to a few, without accumulators to start from, and returns. It
+// goes to more if there are more elements. The first vectors and the last, as many of each, cover them all: one loop
+// over the models does what would take one for each size of block and one for the tail.
+func (g *generator) fewVectors(more string) {
+	few := g.vectors(g)
+	if g.isa == avx512 {
+		few /= 4 // of more long vectors, what is done twice takes longer than the loops that are saved
+	}
+	for count := 2; count <= few; count *= 2 {
+		next := g.label("few")
+		if 2*count > few {
+			next = more
+		}
+		g.CMPQ(g.n, I32(int32(count*g.lanes(g))))
+		g.JGT(LabelRef(next))
+		offset := func(vector int) int { return vector * g.lanes(g) * g.elementSize() }
+		last := g.GP64()
+		g.LEAQ(Mem{Base: g.index, Index: g.n, Scale: 1, Disp: -count / 2 * g.lanes(g)}, last)
+		as := g.accumulators(count)
+		g.clear(as)
+		g.foldModels(func(x reg.Register, weight reg.VecVirtual) {
+			for i := range count / 2 {
+				m := Mem{Base: x, Index: g.index, Scale: uint8(g.elementSize()), Disp: offset(i)}
+				g.fold(g, as[i], weight, m)
+				m.Index = last
+				g.fold(g, as[count/2+i], weight, m)
+			}
+		})
+		g.divideAll(as)
+		for _, a := range as {
+			a[0] = g.round(g, a)
+		}
+		for i := range count / 2 {
+			g.VMOVUPS(g.raw(as[i][0]), Mem{Base: g.dst, Disp: offset(i)})
+			g.VMOVUPS(g.raw(as[count/2+i][0]), Mem{
+				Base: g.dst, Index: g.n, Scale: uint8(g.elementSize()), Disp: offset(i - count/2),
+			})
+		}
+		g.VZEROUPPER()
+		g.RET()
+		if next != more {
+			g.Label(next)
+		}
+	}
 }
 
 // eachBlock does as much as it can in blocks of many vectors, then of few, then of one.
