@@ -2,6 +2,11 @@ package modelavg_test
 
 import (
 	"fmt"
+	"go/ast"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
 	"math"
 	"os"
 	"path/filepath"
@@ -134,4 +139,34 @@ func oldestLeads(t *testing.T, decay float64) int {
 		}
 	}
 	return longest
+}
+
+// The Go code of the README, as one function, compiles.
+func TestREADMECompiles(t *testing.T) {
+	page, err := os.ReadFile("README.md")
+	must(t, err)
+	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(page), -1)
+	if len(blocks) < 2 {
+		t.Fatalf("README.md has %d blocks of Go, want the 2 of its chapter on the library", len(blocks))
+	}
+	imports := regexp.MustCompile(`(?m)^import ".*"$`)
+	var head, body strings.Builder
+	for _, b := range blocks {
+		head.WriteString(strings.Join(imports.FindAllString(b[1], -1), "\n"))
+		body.WriteString(imports.ReplaceAllString(b[1], ""))
+	}
+	source := "package readme\n" + head.String() +
+		"\nfunc _(models [][]float32, model []float32, n int, samples float64) {\n" + body.String() + "\n}\n"
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, "README.go", source, 0)
+	must(t, err)
+	conf := types.Config{
+		Importer: importer.ForCompiler(fset, "source", nil),
+		Error: func(err error) {
+			if !strings.Contains(err.Error(), "declared and not used") {
+				t.Errorf("%v\n%s", err, source)
+			}
+		},
+	}
+	_, _ = conf.Check("readme", fset, []*ast.File{file}, nil) // all errors go to conf.Error
 }
