@@ -29,8 +29,7 @@ func TestDispatchers(t *testing.T) {
 				}
 			}
 			w := []float64{0.25, 3, -1.5}
-			var narrow weights
-			weights := narrow.group(kind, &w[0], 0, models)
+			weights := unsafe.Pointer(&w[0])
 			sum := func(f func(dst, acc unsafe.Pointer)) []byte {
 				acc, dst := new(tile), make([]byte, n*8)
 				acc.clear(kind, n)

@@ -106,30 +106,14 @@ func fill[A float32 | float64](s []A, v A) {
 	}
 }
 
-// weights holds the weights of one group of models in float32.
-type weights [group]float32
+var ones = [group]float64{1, 1, 1, 1, 1, 1, 1, 1}
 
-var (
-	ones   = [group]float64{1, 1, 1, 1, 1, 1, 1, 1}
-	ones32 = weights{1, 1, 1, 1, 1, 1, 1, 1}
-)
-
-// group returns the weights of the models [first, first+models) in the accumulator format of kind; w == nil stands for
-// ones. The result may point into narrow.
-func (narrow *weights) group(kind implementation.Kind, w *float64, first, models int) unsafe.Pointer {
-	if accumulatorSize(kind) == 8 {
-		if w == nil {
-			return unsafe.Pointer(&ones)
-		}
-		return unsafe.Add(unsafe.Pointer(w), first*8)
-	}
+// weightsFrom returns the weights of the models from first on; w == nil stands for ones, of one group at most.
+func weightsFrom(w *float64, first int) unsafe.Pointer {
 	if w == nil {
-		return unsafe.Pointer(&ones32)
+		return unsafe.Pointer(&ones)
 	}
-	for k, v := range unsafe.Slice(w, first+models)[first:] {
-		narrow[k&(group-1)] = float32(v)
-	}
-	return unsafe.Pointer(narrow)
+	return unsafe.Add(unsafe.Pointer(w), first*8)
 }
 
 // division returns what tells an implementation to divide by the divisor. One by a power of two, as of a mean of 2, 4 or
@@ -166,11 +150,7 @@ func weightedSum(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n,
 	}
 	// What follows is kept short: it is a good part of the time of a call of a few elements.
 	divisor, flags := division(kind, divisor)
-	var narrow weights
-	weights := unsafe.Pointer(w)
-	if w == nil || accumulatorSize(kind) != 8 {
-		weights = narrow.group(kind, w, 0, models)
-	}
+	weights := weightsFrom(w, 0)
 	if impl := implementation.Chosen[kind]; impl != implementation.Generic {
 		weightedSumAssembly(dst, x, weights, nil, n, models, 0, divisor, flags, number(kind, impl))
 		return
@@ -200,26 +180,16 @@ func weightedSumLong(kind implementation.Kind, dst, x unsafe.Pointer, w *float64
 }
 
 // weightedSumShort is weightedSum for more models than a group, of so few elements that they lie in the caches: there a
-// stream more costs nothing, and all models are read side by side. It takes a tile for the weights alone.
+// stream more costs nothing, and all models are read side by side. It takes a tile if there are no weights, for ones.
 func weightedSumShort(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n, models int, divisor float64, flags int) {
-	if w != nil && accumulatorSize(kind) == 8 {
+	if w != nil {
 		weightedSumBlock(kind, dst, x, unsafe.Pointer(w), nil, n, models, 0, divisor, flags)
 		return
 	}
 	t := tiles.Get().(*tile)
 	defer tiles.Put(t)
-	weights := unsafe.Pointer(t)
-	switch wide, narrow := t[:models], unsafe.Slice((*float32)(weights), models); {
-	case w != nil:
-		for k, v := range unsafe.Slice(w, models) {
-			narrow[k] = float32(v)
-		}
-	case accumulatorSize(kind) == 8:
-		fill(wide, 1)
-	default:
-		fill(narrow, 1)
-	}
-	weightedSumBlock(kind, dst, x, weights, nil, n, models, 0, divisor, flags)
+	fill(t[:models], 1)
+	weightedSumBlock(kind, dst, x, unsafe.Pointer(t), nil, n, models, 0, divisor, flags)
 }
 
 // streams reports whether a large call is to store past the caches: dst is none of the models, so that nobody has its
@@ -242,12 +212,10 @@ func weightedSumRange(kind implementation.Kind, dst, x unsafe.Pointer, w *float6
 		weightedSumTiles(kind, dst, x, w, first, end, models, divisor, flags)
 		return
 	}
-	var narrow weights
 	size := elementSize(kind)
-	weights := narrow.group(kind, w, 0, models)
 	for i := first; i < end; i += chunkBytes / size {
 		n := min(chunkBytes/size, end-i)
-		weightedSumBlock(kind, unsafe.Add(dst, i*size), x, weights, nil, n, models, i, divisor, flags)
+		weightedSumBlock(kind, unsafe.Add(dst, i*size), x, weightsFrom(w, 0), nil, n, models, i, divisor, flags)
 	}
 }
 
@@ -257,27 +225,24 @@ func weightedSumTiles(kind implementation.Kind, dst, x unsafe.Pointer, w *float6
 	t := tiles.Get().(*tile)
 	defer tiles.Put(t)
 	acc := unsafe.Pointer(t)
-	var narrow weights
 	size := elementSize(kind)
 	for i := first; i < end; i += tileElements(kind) {
 		n := min(tileElements(kind), end-i)
 		t.clear(kind, n)
 		k := 0
 		for ; models-k > group; k += group {
-			accumulateBlock(kind, acc, unsafe.Add(x, k*sliceHeader), narrow.group(kind, w, k, group), n, group, i, flags)
+			accumulateBlock(kind, acc, unsafe.Add(x, k*sliceHeader), weightsFrom(w, k), n, group, i, flags)
 		}
 		rest := models - k
-		weightedSumBlock(kind, unsafe.Add(dst, i*size), unsafe.Add(x, k*sliceHeader), narrow.group(kind, w, k, rest),
-			acc, n, rest, i, divisor, flags)
+		weightedSumBlock(kind, unsafe.Add(dst, i*size), unsafe.Add(x, k*sliceHeader), weightsFrom(w, k), acc, n, rest, i,
+			divisor, flags)
 	}
 }
 
 // accumulate is acc[i] += w·x[i], rounded once in the accumulator format.
 func accumulate(kind implementation.Kind, acc, x unsafe.Pointer, w float64, n int) {
-	var narrow weights
-	weight := narrow.group(kind, &w, 0, 1)
 	for i := 0; i < n; i += chunkBytes / 8 {
-		accumulateBlock(kind, unsafe.Add(acc, i*accumulatorSize(kind)), x, weight, min(chunkBytes/8, n-i), 1, i, 0)
+		accumulateBlock(kind, unsafe.Add(acc, i*accumulatorSize(kind)), x, unsafe.Pointer(&w), min(chunkBytes/8, n-i), 1, i, 0)
 	}
 }
 

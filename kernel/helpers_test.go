@@ -186,21 +186,14 @@ func callRound(kind implementation.Kind, dst, acc []byte, divisor float64) {
 }
 
 // accumulatorWeights returns the weights as the implementations take them; w == nil stands for ones.
-func accumulatorWeights(kind implementation.Kind, w []float64, models int) unsafe.Pointer {
+func accumulatorWeights(w []float64, models int) unsafe.Pointer {
 	if w == nil {
 		w = make([]float64, models)
 		for k := range w {
 			w[k] = 1
 		}
 	}
-	if accumulatorFormat(kind) == binary64 {
-		return unsafe.Pointer(unsafe.SliceData(w))
-	}
-	narrow := make([]float32, len(w))
-	for k := range w {
-		narrow[k] = float32(w[k])
-	}
-	return unsafe.Pointer(unsafe.SliceData(narrow))
+	return unsafe.Pointer(unsafe.SliceData(w))
 }
 
 // headers returns the models as a pointer to slice headers, whose lengths are in elements.
@@ -222,7 +215,7 @@ func reference(kind implementation.Kind, x [][]byte, w []float64) []byte {
 	if w == nil && len(x) > 1 {
 		flags, divisor = divide, float64(len(x))
 	}
-	weightedSumGeneric(kind, unsafe.Pointer(unsafe.SliceData(dst)), headers(kind, x), accumulatorWeights(kind, w, len(x)),
+	weightedSumGeneric(kind, unsafe.Pointer(unsafe.SliceData(dst)), headers(kind, x), accumulatorWeights(w, len(x)),
 		nil, n, len(x), 0, divisor, flags)
 	return dst
 }

@@ -203,7 +203,7 @@ func TestBlocks(t *testing.T) {
 				}
 				x := headers(kind, sources[m].models(models, offset+n))
 				w := randomWeights(rng, kind, ordinary, models)
-				weights := accumulatorWeights(kind, w, models)
+				weights := accumulatorWeights(w, models)
 				flags, divisor, place := 0, math.NaN(), rng.IntN(line/f.size)*f.size
 				factor, factorFlags := math.NaN(), 0
 				switch rng.IntN(3) {
@@ -258,7 +258,7 @@ func TestAccumulateBlocks(t *testing.T) {
 				m := mode(rng.IntN(int(modes)))
 				offset, models := rng.IntN(40), rng.IntN(group)+1
 				x := headers(kind, sources[m].models(models, offset+n))
-				weights := accumulatorWeights(kind, randomWeights(rng, kind, ordinary, models), models)
+				weights := accumulatorWeights(randomWeights(rng, kind, ordinary, models), models)
 				place := rng.IntN(line/a.size) * a.size
 				start := a.randomElements(rng, m, halves*n)
 				part := func(h int) buffer { return memory.place(n*a.size, place+h*widerStride) }
@@ -321,7 +321,7 @@ func TestStreaming(t *testing.T) {
 			}
 			copy(wantAcc, start)
 			accumulateGeneric(kind, unsafe.Pointer(unsafe.SliceData(wantAcc)), headers(kind, x),
-				accumulatorWeights(kind, w, models), n, models, 0)
+				accumulatorWeights(w, models), n, models, 0)
 			want := make([]byte, n*f.size)
 			weightedSumGeneric(kind, unsafe.Pointer(unsafe.SliceData(want)), nil, nil, unsafe.Pointer(unsafe.SliceData(wantAcc)),
 				n, 0, 0, divisor, flags)

@@ -13,14 +13,14 @@ TEXT ·weightedSumFloat32AVX512(SB), NOSPLIT, $0-72
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
+	CMPQ       n+32(FP), $+8
+	JLT        small1
 	MOVQ       dst+0(FP), AX
 	MOVQ       acc+24(FP), CX
 	MOVQ       n+32(FP), DX
 	MOVQ       offset+48(FP), BX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
-	CMPQ       DX, $+8
-	JLT        small1
 	TESTQ      CX, CX
 	JNZ        many2
 	CMPQ       DX, $+16
@@ -518,9 +518,7 @@ fenced49:
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
-	TESTQ DX, DX
-	JZ    done4
-	JMP   ·weightedSumFloat32AVX2+0(SB)
+	JMP ·weightedSumFloat32AVX2+0(SB)
 
 // func accumulateFloat32AVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
@@ -741,14 +739,14 @@ TEXT ·weightedSumFloat64AVX512(SB), NOSPLIT, $0-72
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
+	CMPQ       n+32(FP), $+8
+	JLT        small1
 	MOVQ       dst+0(FP), AX
 	MOVQ       acc+24(FP), CX
 	MOVQ       n+32(FP), DX
 	MOVQ       offset+48(FP), BX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
-	CMPQ       DX, $+8
-	JLT        small1
 	TESTQ      CX, CX
 	JNZ        many2
 	CMPQ       DX, $+16
@@ -1198,9 +1196,7 @@ fenced49:
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
-	TESTQ DX, DX
-	JZ    done4
-	JMP   ·weightedSumFloat64AVX2+0(SB)
+	JMP ·weightedSumFloat64AVX2+0(SB)
 
 // func accumulateFloat64AVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
@@ -1399,21 +1395,21 @@ TEXT ·weightedSumFloat16AVX512(SB), NOSPLIT, $0-72
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
+	CMPQ       n+32(FP), $+16
+	JLT        small1
 	MOVQ       dst+0(FP), AX
 	MOVQ       acc+24(FP), CX
 	MOVQ       n+32(FP), DX
 	MOVQ       offset+48(FP), BX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
-	CMPQ       DX, $+16
-	JLT        small1
 	TESTQ      CX, CX
 	JNZ        many2
 	CMPQ       DX, $+32
 	JGT        few5
 	LEAQ       -16(BX)(DX*1), CX
 	VMOVAPS    Z0, Z1
-	VMOVAPS    Z0, Z0
+	VMOVAPS    Z0, Z2
 	MOVQ       models+40(FP), R8
 	TESTQ      R8, R8
 	JZ         folded7
@@ -1422,37 +1418,37 @@ TEXT ·weightedSumFloat16AVX512(SB), NOSPLIT, $0-72
 
 models6:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z2
-	VCVTPH2PS    (R9)(BX*2), Z3
-	VFMADD231PS  Z3, Z2, Z1
-	VCVTPH2PS    (R9)(CX*2), Z3
-	VFMADD231PS  Z3, Z2, Z0
+	VCVTSD2SS    (DI), X0, X3
+	VBROADCASTSS X3, Z3
+	VCVTPH2PS    (R9)(BX*2), Z4
+	VFMADD231PS  Z4, Z3, Z1
+	VCVTPH2PS    (R9)(CX*2), Z4
+	VFMADD231PS  Z4, Z3, Z2
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models6
 
 folded7:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided9
-	VXORPS       X2, X2, X2
-	VCVTSD2SS    divisor+56(FP), X2, X2
-	VBROADCASTSS X2, Z2
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Z0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale8
-	VDIVPS       Z2, Z1, Z1
-	VDIVPS       Z2, Z0, Z0
+	VDIVPS       Z0, Z1, Z1
+	VDIVPS       Z0, Z2, Z2
 	JMP          divided9
 
 scale8:
-	VMULPS Z2, Z1, Z1
-	VMULPS Z2, Z0, Z0
+	VMULPS Z0, Z1, Z1
+	VMULPS Z0, Z2, Z2
 
 divided9:
-	VCVTPS2PH $0x00, Z1, Y1
-	VCVTPS2PH $0x00, Z0, Y0
-	VMOVUPS   Y1, (AX)
-	VMOVUPS   Y0, -32(AX)(DX*2)
+	VCVTPS2PH $0x00, Z1, Y0
+	VCVTPS2PH $0x00, Z2, Y1
+	VMOVUPS   Y0, (AX)
+	VMOVUPS   Y1, -32(AX)(DX*2)
 	VZEROUPPER
 	RET
 
@@ -1463,7 +1459,7 @@ few5:
 	VMOVAPS Z0, Z1
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
-	VMOVAPS Z0, Z0
+	VMOVAPS Z0, Z4
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
@@ -1472,49 +1468,49 @@ few5:
 
 models11:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z4
-	VCVTPH2PS    (R9)(BX*2), Z5
-	VFMADD231PS  Z5, Z4, Z1
-	VCVTPH2PS    (R9)(CX*2), Z5
-	VFMADD231PS  Z5, Z4, Z3
-	VCVTPH2PS    32(R9)(BX*2), Z5
-	VFMADD231PS  Z5, Z4, Z2
-	VCVTPH2PS    32(R9)(CX*2), Z5
-	VFMADD231PS  Z5, Z4, Z0
+	VCVTSD2SS    (DI), X0, X5
+	VBROADCASTSS X5, Z5
+	VCVTPH2PS    (R9)(BX*2), Z6
+	VFMADD231PS  Z6, Z5, Z1
+	VCVTPH2PS    (R9)(CX*2), Z6
+	VFMADD231PS  Z6, Z5, Z3
+	VCVTPH2PS    32(R9)(BX*2), Z6
+	VFMADD231PS  Z6, Z5, Z2
+	VCVTPH2PS    32(R9)(CX*2), Z6
+	VFMADD231PS  Z6, Z5, Z4
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models11
 
 folded12:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided14
-	VXORPS       X4, X4, X4
-	VCVTSD2SS    divisor+56(FP), X4, X4
-	VBROADCASTSS X4, Z4
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Z0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale13
-	VDIVPS       Z4, Z1, Z1
-	VDIVPS       Z4, Z2, Z2
-	VDIVPS       Z4, Z3, Z3
-	VDIVPS       Z4, Z0, Z0
+	VDIVPS       Z0, Z1, Z1
+	VDIVPS       Z0, Z2, Z2
+	VDIVPS       Z0, Z3, Z3
+	VDIVPS       Z0, Z4, Z4
 	JMP          divided14
 
 scale13:
-	VMULPS Z4, Z1, Z1
-	VMULPS Z4, Z2, Z2
-	VMULPS Z4, Z3, Z3
-	VMULPS Z4, Z0, Z0
+	VMULPS Z0, Z1, Z1
+	VMULPS Z0, Z2, Z2
+	VMULPS Z0, Z3, Z3
+	VMULPS Z0, Z4, Z4
 
 divided14:
-	VCVTPS2PH $0x00, Z1, Y1
-	VCVTPS2PH $0x00, Z2, Y2
-	VCVTPS2PH $0x00, Z3, Y3
-	VCVTPS2PH $0x00, Z0, Y0
-	VMOVUPS   Y1, (AX)
-	VMOVUPS   Y3, -64(AX)(DX*2)
-	VMOVUPS   Y2, 32(AX)
-	VMOVUPS   Y0, -32(AX)(DX*2)
+	VCVTPS2PH $0x00, Z1, Y0
+	VCVTPS2PH $0x00, Z2, Y1
+	VCVTPS2PH $0x00, Z3, Y2
+	VCVTPS2PH $0x00, Z4, Y3
+	VMOVUPS   Y0, (AX)
+	VMOVUPS   Y2, -64(AX)(DX*2)
+	VMOVUPS   Y1, 32(AX)
+	VMOVUPS   Y3, -32(AX)(DX*2)
 	VZEROUPPER
 	RET
 
@@ -1542,19 +1538,19 @@ started16:
 
 models17:
 	MOVQ         (DI), R10
-	VBROADCASTSS (R8), Z2
+	VCVTSD2SS    (R8), X0, X2
+	VBROADCASTSS X2, Z2
 	VCVTPH2PS    (R10)(SI*2), Z3
 	VFMADD231PS  Z3, Z2, Z1
 	ADDQ         $0x18, DI
-	ADDQ         $0x04, R8
+	ADDQ         $0x08, R8
 	DECQ         R9
 	JNZ          models17
 
 folded18:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided20
-	VXORPS       X2, X2, X2
-	VCVTSD2SS    divisor+56(FP), X2, X2
+	VCVTSD2SS    divisor+56(FP), X0, X2
 	VBROADCASTSS X2, Z2
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale19
@@ -1620,7 +1616,8 @@ started24:
 
 models25:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z18
+	VCVTSD2SS    (DI), X0, X18
+	VBROADCASTSS X18, Z18
 	VCVTPH2PS    (R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z2
 	VCVTPH2PS    32(R9)(BX*2), Z19
@@ -1654,15 +1651,14 @@ models25:
 	VCVTPH2PS    480(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z17
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models25
 
 folded26:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided28
-	VXORPS       X18, X18, X18
-	VCVTSD2SS    divisor+56(FP), X18, X18
+	VCVTSD2SS    divisor+56(FP), X0, X18
 	VBROADCASTSS X18, Z18
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale27
@@ -1785,7 +1781,8 @@ started34:
 
 models35:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z6
+	VCVTSD2SS    (DI), X0, X6
+	VBROADCASTSS X6, Z6
 	VCVTPH2PS    (R9)(BX*2), Z7
 	VFMADD231PS  Z7, Z6, Z2
 	VCVTPH2PS    32(R9)(BX*2), Z7
@@ -1795,15 +1792,14 @@ models35:
 	VCVTPH2PS    96(R9)(BX*2), Z7
 	VFMADD231PS  Z7, Z6, Z5
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models35
 
 folded36:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided38
-	VXORPS       X6, X6, X6
-	VCVTSD2SS    divisor+56(FP), X6, X6
+	VCVTSD2SS    divisor+56(FP), X0, X6
 	VBROADCASTSS X6, Z6
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale37
@@ -1868,19 +1864,19 @@ started44:
 
 models45:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z3
+	VCVTSD2SS    (DI), X0, X3
+	VBROADCASTSS X3, Z3
 	VCVTPH2PS    (R9)(BX*2), Z4
 	VFMADD231PS  Z4, Z3, Z2
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models45
 
 folded46:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided48
-	VXORPS       X3, X3, X3
-	VCVTSD2SS    divisor+56(FP), X3, X3
+	VCVTSD2SS    divisor+56(FP), X0, X3
 	VBROADCASTSS X3, Z3
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale47
@@ -1916,9 +1912,7 @@ fenced49:
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
-	TESTQ DX, DX
-	JZ    done4
-	JMP   ·weightedSumFloat16AVX2+0(SB)
+	JMP ·weightedSumFloat16AVX2+0(SB)
 
 // func accumulateFloat16AVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
@@ -1949,11 +1943,12 @@ TEXT ·accumulateFloat16AVX512(SB), NOSPLIT, $0-48
 
 models52:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z0
-	VCVTPH2PS    (R9)(BX*2), Z2
-	VFMADD231PS  Z2, Z0, Z1
+	VCVTSD2SS    (DI), X0, X2
+	VBROADCASTSS X2, Z2
+	VCVTPH2PS    (R9)(BX*2), Z3
+	VFMADD231PS  Z3, Z2, Z1
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models52
 
@@ -1963,22 +1958,22 @@ blocks50:
 	JLT  blocksDone55
 
 block54:
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z2
-	VMOVUPS 128(AX), Z3
-	VMOVUPS 192(AX), Z4
-	VMOVUPS 256(AX), Z5
-	VMOVUPS 320(AX), Z6
-	VMOVUPS 384(AX), Z7
-	VMOVUPS 448(AX), Z8
-	VMOVUPS 512(AX), Z9
-	VMOVUPS 576(AX), Z10
-	VMOVUPS 640(AX), Z11
-	VMOVUPS 704(AX), Z12
-	VMOVUPS 768(AX), Z13
-	VMOVUPS 832(AX), Z14
-	VMOVUPS 896(AX), Z15
-	VMOVUPS 960(AX), Z16
+	VMOVUPS (AX), Z2
+	VMOVUPS 64(AX), Z3
+	VMOVUPS 128(AX), Z4
+	VMOVUPS 192(AX), Z5
+	VMOVUPS 256(AX), Z6
+	VMOVUPS 320(AX), Z7
+	VMOVUPS 384(AX), Z8
+	VMOVUPS 448(AX), Z9
+	VMOVUPS 512(AX), Z10
+	VMOVUPS 576(AX), Z11
+	VMOVUPS 640(AX), Z12
+	VMOVUPS 704(AX), Z13
+	VMOVUPS 768(AX), Z14
+	VMOVUPS 832(AX), Z15
+	VMOVUPS 896(AX), Z16
+	VMOVUPS 960(AX), Z17
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded57
@@ -1987,61 +1982,62 @@ block54:
 
 models56:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Z17
-	VCVTPH2PS    (R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z0
-	VCVTPH2PS    32(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z2
-	VCVTPH2PS    64(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z3
-	VCVTPH2PS    96(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z4
-	VCVTPH2PS    128(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z5
-	VCVTPH2PS    160(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z6
-	VCVTPH2PS    192(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z7
-	VCVTPH2PS    224(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z8
-	VCVTPH2PS    256(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z9
-	VCVTPH2PS    288(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z10
-	VCVTPH2PS    320(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z11
-	VCVTPH2PS    352(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z12
-	VCVTPH2PS    384(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z13
-	VCVTPH2PS    416(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z14
-	VCVTPH2PS    448(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z15
-	VCVTPH2PS    480(R8)(DX*2), Z18
-	VFMADD231PS  Z18, Z17, Z16
+	VCVTSD2SS    (SI), X0, X18
+	VBROADCASTSS X18, Z18
+	VCVTPH2PS    (R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z2
+	VCVTPH2PS    32(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z3
+	VCVTPH2PS    64(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z4
+	VCVTPH2PS    96(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z5
+	VCVTPH2PS    128(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z6
+	VCVTPH2PS    160(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z7
+	VCVTPH2PS    192(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z8
+	VCVTPH2PS    224(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z9
+	VCVTPH2PS    256(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z10
+	VCVTPH2PS    288(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z11
+	VCVTPH2PS    320(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z12
+	VCVTPH2PS    352(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z13
+	VCVTPH2PS    384(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z14
+	VCVTPH2PS    416(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z15
+	VCVTPH2PS    448(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z16
+	VCVTPH2PS    480(R8)(DX*2), Z19
+	VFMADD231PS  Z19, Z18, Z17
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models56
 
 folded57:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z2, 64(AX)
-	VMOVUPS Z3, 128(AX)
-	VMOVUPS Z4, 192(AX)
-	VMOVUPS Z5, 256(AX)
-	VMOVUPS Z6, 320(AX)
-	VMOVUPS Z7, 384(AX)
-	VMOVUPS Z8, 448(AX)
-	VMOVUPS Z9, 512(AX)
-	VMOVUPS Z10, 576(AX)
-	VMOVUPS Z11, 640(AX)
-	VMOVUPS Z12, 704(AX)
-	VMOVUPS Z13, 768(AX)
-	VMOVUPS Z14, 832(AX)
-	VMOVUPS Z15, 896(AX)
-	VMOVUPS Z16, 960(AX)
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	VMOVUPS Z4, 128(AX)
+	VMOVUPS Z5, 192(AX)
+	VMOVUPS Z6, 256(AX)
+	VMOVUPS Z7, 320(AX)
+	VMOVUPS Z8, 384(AX)
+	VMOVUPS Z9, 448(AX)
+	VMOVUPS Z10, 512(AX)
+	VMOVUPS Z11, 576(AX)
+	VMOVUPS Z12, 640(AX)
+	VMOVUPS Z13, 704(AX)
+	VMOVUPS Z14, 768(AX)
+	VMOVUPS Z15, 832(AX)
+	VMOVUPS Z16, 896(AX)
+	VMOVUPS Z17, 960(AX)
 	ADDQ    $+1024, AX
 	ADDQ    $+256, DX
 	SUBQ    $+256, CX
@@ -2053,10 +2049,10 @@ blocksDone55:
 	JLT  blocksDone59
 
 block58:
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z2
-	VMOVUPS 128(AX), Z3
-	VMOVUPS 192(AX), Z4
+	VMOVUPS (AX), Z2
+	VMOVUPS 64(AX), Z3
+	VMOVUPS 128(AX), Z4
+	VMOVUPS 192(AX), Z5
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded61
@@ -2065,25 +2061,26 @@ block58:
 
 models60:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Z5
-	VCVTPH2PS    (R8)(DX*2), Z6
-	VFMADD231PS  Z6, Z5, Z0
-	VCVTPH2PS    32(R8)(DX*2), Z6
-	VFMADD231PS  Z6, Z5, Z2
-	VCVTPH2PS    64(R8)(DX*2), Z6
-	VFMADD231PS  Z6, Z5, Z3
-	VCVTPH2PS    96(R8)(DX*2), Z6
-	VFMADD231PS  Z6, Z5, Z4
+	VCVTSD2SS    (SI), X0, X6
+	VBROADCASTSS X6, Z6
+	VCVTPH2PS    (R8)(DX*2), Z7
+	VFMADD231PS  Z7, Z6, Z2
+	VCVTPH2PS    32(R8)(DX*2), Z7
+	VFMADD231PS  Z7, Z6, Z3
+	VCVTPH2PS    64(R8)(DX*2), Z7
+	VFMADD231PS  Z7, Z6, Z4
+	VCVTPH2PS    96(R8)(DX*2), Z7
+	VFMADD231PS  Z7, Z6, Z5
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models60
 
 folded61:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z2, 64(AX)
-	VMOVUPS Z3, 128(AX)
-	VMOVUPS Z4, 192(AX)
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	VMOVUPS Z4, 128(AX)
+	VMOVUPS Z5, 192(AX)
 	ADDQ    $+256, AX
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
@@ -2095,7 +2092,7 @@ blocksDone59:
 	JLT  blocksDone63
 
 block62:
-	VMOVUPS (AX), Z0
+	VMOVUPS (AX), Z2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded65
@@ -2104,16 +2101,17 @@ block62:
 
 models64:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Z2
-	VCVTPH2PS    (R8)(DX*2), Z3
-	VFMADD231PS  Z3, Z2, Z0
+	VCVTSD2SS    (SI), X0, X3
+	VBROADCASTSS X3, Z3
+	VCVTPH2PS    (R8)(DX*2), Z4
+	VFMADD231PS  Z4, Z3, Z2
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models64
 
 folded65:
-	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
@@ -2139,6 +2137,8 @@ TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-72
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
+	CMPQ       n+32(FP), $+32
+	JLT        small1
 	MOVQ       dst+0(FP), AX
 	MOVQ       acc+24(FP), CX
 	MOVQ       n+32(FP), DX
@@ -2147,8 +2147,6 @@ TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-72
 	VPSLLD     $0x1f, Z0, Z0
 	VPTERNLOGD $0xff, Z1, Z1, Z1
 	VPSLLD     $0x10, Z1, Z1
-	CMPQ       DX, $+32
-	JLT        small1
 	TESTQ      CX, CX
 	JNZ        many2
 	CMPQ       DX, $+64
@@ -2157,7 +2155,7 @@ TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-72
 	VMOVAPS    Z0, Z2
 	VMOVAPS    Z0, Z3
 	VMOVAPS    Z0, Z4
-	VMOVAPS    Z0, Z0
+	VMOVAPS    Z0, Z5
 	MOVQ       models+40(FP), R8
 	TESTQ      R8, R8
 	JZ         folded7
@@ -2166,75 +2164,75 @@ TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-72
 
 models6:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z5
-	VMOVUPS      (R9)(BX*2), Z7
-	VPSLLD       $0x10, Z7, Z6
-	VPANDD       Z7, Z1, Z7
-	VFMADD231PS  Z6, Z5, Z2
-	VFMADD231PS  Z7, Z5, Z3
-	VMOVUPS      (R9)(CX*2), Z7
-	VPSLLD       $0x10, Z7, Z6
-	VPANDD       Z7, Z1, Z7
-	VFMADD231PS  Z6, Z5, Z4
-	VFMADD231PS  Z7, Z5, Z0
+	VCVTSD2SS    (DI), X0, X6
+	VBROADCASTSS X6, Z6
+	VMOVUPS      (R9)(BX*2), Z8
+	VPSLLD       $0x10, Z8, Z7
+	VPANDD       Z8, Z1, Z8
+	VFMADD231PS  Z7, Z6, Z2
+	VFMADD231PS  Z8, Z6, Z3
+	VMOVUPS      (R9)(CX*2), Z8
+	VPSLLD       $0x10, Z8, Z7
+	VPANDD       Z8, Z1, Z8
+	VFMADD231PS  Z7, Z6, Z4
+	VFMADD231PS  Z8, Z6, Z5
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models6
 
 folded7:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided9
-	VXORPS       X5, X5, X5
-	VCVTSD2SS    divisor+56(FP), X5, X5
-	VBROADCASTSS X5, Z5
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Z0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale8
-	VDIVPS       Z5, Z2, Z2
-	VDIVPS       Z5, Z3, Z3
-	VDIVPS       Z5, Z4, Z4
-	VDIVPS       Z5, Z0, Z0
+	VDIVPS       Z0, Z2, Z2
+	VDIVPS       Z0, Z3, Z3
+	VDIVPS       Z0, Z4, Z4
+	VDIVPS       Z0, Z5, Z5
 	JMP          divided9
 
 scale8:
-	VMULPS Z5, Z2, Z2
-	VMULPS Z5, Z3, Z3
-	VMULPS Z5, Z4, Z4
-	VMULPS Z5, Z0, Z0
+	VMULPS Z0, Z2, Z2
+	VMULPS Z0, Z3, Z3
+	VMULPS Z0, Z4, Z4
+	VMULPS Z0, Z5, Z5
 
 divided9:
-	VPBROADCASTD word7fff<>+0(SB), Z5
+	VPBROADCASTD word7fff<>+0(SB), Z0
 	VPBROADCASTD word1<>+0(SB), Z6
 	VPBROADCASTD word400000<>+0(SB), Z7
 	VPSRLD       $0x10, Z2, Z8
 	VPANDD       Z8, Z6, Z8
-	VPADDD       Z5, Z8, Z8
+	VPADDD       Z0, Z8, Z8
 	VPADDD       Z2, Z8, Z8
 	VCMPPS       $0x03, Z2, Z2, K1
 	VPORD        Z7, Z2, K1, Z8
 	VPSRLD       $0x10, Z3, Z2
 	VPANDD       Z2, Z6, Z2
-	VPADDD       Z5, Z2, Z2
+	VPADDD       Z0, Z2, Z2
 	VPADDD       Z3, Z2, Z2
 	VCMPPS       $0x03, Z3, Z3, K1
 	VPORD        Z7, Z3, K1, Z2
 	VPSRLD       $0x10, Z8, Z8
 	VPTERNLOGD   $0xea, Z8, Z1, Z2
-	VPBROADCASTD word7fff<>+0(SB), Z3
-	VPBROADCASTD word1<>+0(SB), Z5
+	VPBROADCASTD word7fff<>+0(SB), Z0
+	VPBROADCASTD word1<>+0(SB), Z3
 	VPBROADCASTD word400000<>+0(SB), Z6
 	VPSRLD       $0x10, Z4, Z7
-	VPANDD       Z7, Z5, Z7
-	VPADDD       Z3, Z7, Z7
+	VPANDD       Z7, Z3, Z7
+	VPADDD       Z0, Z7, Z7
 	VPADDD       Z4, Z7, Z7
 	VCMPPS       $0x03, Z4, Z4, K1
 	VPORD        Z6, Z4, K1, Z7
-	VPSRLD       $0x10, Z0, Z4
-	VPANDD       Z4, Z5, Z4
-	VPADDD       Z3, Z4, Z4
+	VPSRLD       $0x10, Z5, Z4
+	VPANDD       Z4, Z3, Z4
 	VPADDD       Z0, Z4, Z4
-	VCMPPS       $0x03, Z0, Z0, K1
-	VPORD        Z6, Z0, K1, Z4
+	VPADDD       Z5, Z4, Z4
+	VCMPPS       $0x03, Z5, Z5, K1
+	VPORD        Z6, Z5, K1, Z4
 	VPSRLD       $0x10, Z7, Z7
 	VPTERNLOGD   $0xea, Z7, Z1, Z4
 	VMOVUPS      Z2, (AX)
@@ -2272,22 +2270,22 @@ started11:
 
 models12:
 	MOVQ         (DI), R10
-	VBROADCASTSS (R8), Z4
+	VCVTSD2SS    (R8), X0, X4
+	VBROADCASTSS X4, Z4
 	VMOVUPS      (R10)(SI*2), Z6
 	VPSLLD       $0x10, Z6, Z5
 	VPANDD       Z6, Z1, Z6
 	VFMADD231PS  Z5, Z4, Z2
 	VFMADD231PS  Z6, Z4, Z3
 	ADDQ         $0x18, DI
-	ADDQ         $0x04, R8
+	ADDQ         $0x08, R8
 	DECQ         R9
 	JNZ          models12
 
 folded13:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided15
-	VXORPS       X4, X4, X4
-	VCVTSD2SS    divisor+56(FP), X4, X4
+	VCVTSD2SS    divisor+56(FP), X0, X4
 	VBROADCASTSS X4, Z4
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale14
@@ -2403,7 +2401,8 @@ started19:
 
 models20:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z19
+	VCVTSD2SS    (DI), X0, X19
+	VBROADCASTSS X19, Z19
 	VMOVUPS      (R9)(BX*2), Z21
 	VPSLLD       $0x10, Z21, Z20
 	VPANDD       Z21, Z1, Z21
@@ -2445,15 +2444,14 @@ models20:
 	VFMADD231PS  Z20, Z19, Z17
 	VFMADD231PS  Z21, Z19, Z18
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models20
 
 folded21:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided23
-	VXORPS       X19, X19, X19
-	VCVTSD2SS    divisor+56(FP), X19, X19
+	VCVTSD2SS    divisor+56(FP), X0, X19
 	VBROADCASTSS X19, Z19
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale22
@@ -2696,7 +2694,8 @@ started29:
 
 models30:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z7
+	VCVTSD2SS    (DI), X0, X7
+	VBROADCASTSS X7, Z7
 	VMOVUPS      (R9)(BX*2), Z9
 	VPSLLD       $0x10, Z9, Z8
 	VPANDD       Z9, Z1, Z9
@@ -2708,15 +2707,14 @@ models30:
 	VFMADD231PS  Z8, Z7, Z5
 	VFMADD231PS  Z9, Z7, Z6
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models30
 
 folded31:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided33
-	VXORPS       X7, X7, X7
-	VCVTSD2SS    divisor+56(FP), X7, X7
+	VCVTSD2SS    divisor+56(FP), X0, X7
 	VBROADCASTSS X7, Z7
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale32
@@ -2813,22 +2811,22 @@ started39:
 
 models40:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z5
+	VCVTSD2SS    (DI), X0, X5
+	VBROADCASTSS X5, Z5
 	VMOVUPS      (R9)(BX*2), Z7
 	VPSLLD       $0x10, Z7, Z6
 	VPANDD       Z7, Z1, Z7
 	VFMADD231PS  Z6, Z5, Z3
 	VFMADD231PS  Z7, Z5, Z4
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models40
 
 folded41:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided43
-	VXORPS       X5, X5, X5
-	VCVTSD2SS    divisor+56(FP), X5, X5
+	VCVTSD2SS    divisor+56(FP), X0, X5
 	VBROADCASTSS X5, Z5
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale42
@@ -2882,9 +2880,7 @@ fenced44:
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
-	TESTQ DX, DX
-	JZ    done4
-	JMP   ·weightedSumBFloat16AVX2+0(SB)
+	JMP ·weightedSumBFloat16AVX2+0(SB)
 
 DATA word7fff<>+0(SB)/4, $0x00007fff
 GLOBL word7fff<>(SB), RODATA|NOPTR, $4
@@ -2953,12 +2949,12 @@ TEXT ·accumulateBFloat16AVX512(SB), NOSPLIT, $0-48
 	LEAQ      -32(CX), BX
 	LEAQ      (AX)(BX*4), SI
 	ADDQ      DX, BX
-	VMOVUPS   64(SI), Z0
+	VMOVUPS   64(SI), Z4
 	VMOVDQU32 even<>+0(SB), Z2
 	VMOVDQU32 odd<>+0(SB), Z3
-	VMOVUPS   (SI), Z4
-	VPERMI2PS Z0, Z4, Z2
-	VPERMI2PS Z0, Z4, Z3
+	VMOVUPS   (SI), Z5
+	VPERMI2PS Z4, Z5, Z2
+	VPERMI2PS Z4, Z5, Z3
 	MOVQ      models+32(FP), R8
 	TESTQ     R8, R8
 	JZ        folded48
@@ -2967,14 +2963,15 @@ TEXT ·accumulateBFloat16AVX512(SB), NOSPLIT, $0-48
 
 models47:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z0
-	VMOVUPS      (R9)(BX*2), Z5
-	VPSLLD       $0x10, Z5, Z4
-	VPANDD       Z5, Z1, Z5
-	VFMADD231PS  Z4, Z0, Z2
-	VFMADD231PS  Z5, Z0, Z3
+	VCVTSD2SS    (DI), X0, X4
+	VBROADCASTSS X4, Z4
+	VMOVUPS      (R9)(BX*2), Z6
+	VPSLLD       $0x10, Z6, Z5
+	VPANDD       Z6, Z1, Z6
+	VFMADD231PS  Z5, Z4, Z2
+	VFMADD231PS  Z6, Z4, Z3
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models47
 
@@ -2984,54 +2981,54 @@ blocks45:
 	JLT  blocksDone50
 
 block49:
-	VMOVUPS   64(AX), Z5
-	VMOVDQU32 even<>+0(SB), Z0
-	VMOVDQU32 odd<>+0(SB), Z4
-	VMOVUPS   (AX), Z6
-	VPERMI2PS Z5, Z6, Z0
-	VPERMI2PS Z5, Z6, Z4
-	VMOVUPS   192(AX), Z7
-	VMOVDQU32 even<>+0(SB), Z5
-	VMOVDQU32 odd<>+0(SB), Z6
-	VMOVUPS   128(AX), Z8
-	VPERMI2PS Z7, Z8, Z5
-	VPERMI2PS Z7, Z8, Z6
-	VMOVUPS   320(AX), Z9
-	VMOVDQU32 even<>+0(SB), Z7
-	VMOVDQU32 odd<>+0(SB), Z8
-	VMOVUPS   256(AX), Z10
-	VPERMI2PS Z9, Z10, Z7
-	VPERMI2PS Z9, Z10, Z8
-	VMOVUPS   448(AX), Z11
-	VMOVDQU32 even<>+0(SB), Z9
-	VMOVDQU32 odd<>+0(SB), Z10
-	VMOVUPS   384(AX), Z12
-	VPERMI2PS Z11, Z12, Z9
-	VPERMI2PS Z11, Z12, Z10
-	VMOVUPS   576(AX), Z13
-	VMOVDQU32 even<>+0(SB), Z11
-	VMOVDQU32 odd<>+0(SB), Z12
-	VMOVUPS   512(AX), Z14
-	VPERMI2PS Z13, Z14, Z11
-	VPERMI2PS Z13, Z14, Z12
-	VMOVUPS   704(AX), Z15
-	VMOVDQU32 even<>+0(SB), Z13
-	VMOVDQU32 odd<>+0(SB), Z14
-	VMOVUPS   640(AX), Z16
-	VPERMI2PS Z15, Z16, Z13
-	VPERMI2PS Z15, Z16, Z14
-	VMOVUPS   832(AX), Z17
-	VMOVDQU32 even<>+0(SB), Z15
-	VMOVDQU32 odd<>+0(SB), Z16
-	VMOVUPS   768(AX), Z18
-	VPERMI2PS Z17, Z18, Z15
-	VPERMI2PS Z17, Z18, Z16
-	VMOVUPS   960(AX), Z19
-	VMOVDQU32 even<>+0(SB), Z17
-	VMOVDQU32 odd<>+0(SB), Z18
-	VMOVUPS   896(AX), Z20
-	VPERMI2PS Z19, Z20, Z17
-	VPERMI2PS Z19, Z20, Z18
+	VMOVUPS   64(AX), Z6
+	VMOVDQU32 even<>+0(SB), Z4
+	VMOVDQU32 odd<>+0(SB), Z5
+	VMOVUPS   (AX), Z7
+	VPERMI2PS Z6, Z7, Z4
+	VPERMI2PS Z6, Z7, Z5
+	VMOVUPS   192(AX), Z8
+	VMOVDQU32 even<>+0(SB), Z6
+	VMOVDQU32 odd<>+0(SB), Z7
+	VMOVUPS   128(AX), Z9
+	VPERMI2PS Z8, Z9, Z6
+	VPERMI2PS Z8, Z9, Z7
+	VMOVUPS   320(AX), Z10
+	VMOVDQU32 even<>+0(SB), Z8
+	VMOVDQU32 odd<>+0(SB), Z9
+	VMOVUPS   256(AX), Z11
+	VPERMI2PS Z10, Z11, Z8
+	VPERMI2PS Z10, Z11, Z9
+	VMOVUPS   448(AX), Z12
+	VMOVDQU32 even<>+0(SB), Z10
+	VMOVDQU32 odd<>+0(SB), Z11
+	VMOVUPS   384(AX), Z13
+	VPERMI2PS Z12, Z13, Z10
+	VPERMI2PS Z12, Z13, Z11
+	VMOVUPS   576(AX), Z14
+	VMOVDQU32 even<>+0(SB), Z12
+	VMOVDQU32 odd<>+0(SB), Z13
+	VMOVUPS   512(AX), Z15
+	VPERMI2PS Z14, Z15, Z12
+	VPERMI2PS Z14, Z15, Z13
+	VMOVUPS   704(AX), Z16
+	VMOVDQU32 even<>+0(SB), Z14
+	VMOVDQU32 odd<>+0(SB), Z15
+	VMOVUPS   640(AX), Z17
+	VPERMI2PS Z16, Z17, Z14
+	VPERMI2PS Z16, Z17, Z15
+	VMOVUPS   832(AX), Z18
+	VMOVDQU32 even<>+0(SB), Z16
+	VMOVDQU32 odd<>+0(SB), Z17
+	VMOVUPS   768(AX), Z19
+	VPERMI2PS Z18, Z19, Z16
+	VPERMI2PS Z18, Z19, Z17
+	VMOVUPS   960(AX), Z20
+	VMOVDQU32 even<>+0(SB), Z18
+	VMOVDQU32 odd<>+0(SB), Z19
+	VMOVUPS   896(AX), Z21
+	VPERMI2PS Z20, Z21, Z18
+	VPERMI2PS Z20, Z21, Z19
 	MOVQ      models+32(FP), DI
 	TESTQ     DI, DI
 	JZ        folded52
@@ -3040,101 +3037,102 @@ block49:
 
 models51:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Z19
-	VMOVUPS      (R8)(DX*2), Z21
-	VPSLLD       $0x10, Z21, Z20
-	VPANDD       Z21, Z1, Z21
-	VFMADD231PS  Z20, Z19, Z0
-	VFMADD231PS  Z21, Z19, Z4
-	VMOVUPS      64(R8)(DX*2), Z21
-	VPSLLD       $0x10, Z21, Z20
-	VPANDD       Z21, Z1, Z21
-	VFMADD231PS  Z20, Z19, Z5
-	VFMADD231PS  Z21, Z19, Z6
-	VMOVUPS      128(R8)(DX*2), Z21
-	VPSLLD       $0x10, Z21, Z20
-	VPANDD       Z21, Z1, Z21
-	VFMADD231PS  Z20, Z19, Z7
-	VFMADD231PS  Z21, Z19, Z8
-	VMOVUPS      192(R8)(DX*2), Z21
-	VPSLLD       $0x10, Z21, Z20
-	VPANDD       Z21, Z1, Z21
-	VFMADD231PS  Z20, Z19, Z9
-	VFMADD231PS  Z21, Z19, Z10
-	VMOVUPS      256(R8)(DX*2), Z21
-	VPSLLD       $0x10, Z21, Z20
-	VPANDD       Z21, Z1, Z21
-	VFMADD231PS  Z20, Z19, Z11
-	VFMADD231PS  Z21, Z19, Z12
-	VMOVUPS      320(R8)(DX*2), Z21
-	VPSLLD       $0x10, Z21, Z20
-	VPANDD       Z21, Z1, Z21
-	VFMADD231PS  Z20, Z19, Z13
-	VFMADD231PS  Z21, Z19, Z14
-	VMOVUPS      384(R8)(DX*2), Z21
-	VPSLLD       $0x10, Z21, Z20
-	VPANDD       Z21, Z1, Z21
-	VFMADD231PS  Z20, Z19, Z15
-	VFMADD231PS  Z21, Z19, Z16
-	VMOVUPS      448(R8)(DX*2), Z21
-	VPSLLD       $0x10, Z21, Z20
-	VPANDD       Z21, Z1, Z21
-	VFMADD231PS  Z20, Z19, Z17
-	VFMADD231PS  Z21, Z19, Z18
+	VCVTSD2SS    (SI), X0, X20
+	VBROADCASTSS X20, Z20
+	VMOVUPS      (R8)(DX*2), Z22
+	VPSLLD       $0x10, Z22, Z21
+	VPANDD       Z22, Z1, Z22
+	VFMADD231PS  Z21, Z20, Z4
+	VFMADD231PS  Z22, Z20, Z5
+	VMOVUPS      64(R8)(DX*2), Z22
+	VPSLLD       $0x10, Z22, Z21
+	VPANDD       Z22, Z1, Z22
+	VFMADD231PS  Z21, Z20, Z6
+	VFMADD231PS  Z22, Z20, Z7
+	VMOVUPS      128(R8)(DX*2), Z22
+	VPSLLD       $0x10, Z22, Z21
+	VPANDD       Z22, Z1, Z22
+	VFMADD231PS  Z21, Z20, Z8
+	VFMADD231PS  Z22, Z20, Z9
+	VMOVUPS      192(R8)(DX*2), Z22
+	VPSLLD       $0x10, Z22, Z21
+	VPANDD       Z22, Z1, Z22
+	VFMADD231PS  Z21, Z20, Z10
+	VFMADD231PS  Z22, Z20, Z11
+	VMOVUPS      256(R8)(DX*2), Z22
+	VPSLLD       $0x10, Z22, Z21
+	VPANDD       Z22, Z1, Z22
+	VFMADD231PS  Z21, Z20, Z12
+	VFMADD231PS  Z22, Z20, Z13
+	VMOVUPS      320(R8)(DX*2), Z22
+	VPSLLD       $0x10, Z22, Z21
+	VPANDD       Z22, Z1, Z22
+	VFMADD231PS  Z21, Z20, Z14
+	VFMADD231PS  Z22, Z20, Z15
+	VMOVUPS      384(R8)(DX*2), Z22
+	VPSLLD       $0x10, Z22, Z21
+	VPANDD       Z22, Z1, Z22
+	VFMADD231PS  Z21, Z20, Z16
+	VFMADD231PS  Z22, Z20, Z17
+	VMOVUPS      448(R8)(DX*2), Z22
+	VPSLLD       $0x10, Z22, Z21
+	VPANDD       Z22, Z1, Z22
+	VFMADD231PS  Z21, Z20, Z18
+	VFMADD231PS  Z22, Z20, Z19
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models51
 
 folded52:
-	VMOVDQU32 low<>+0(SB), Z19
-	VMOVDQU32 high<>+0(SB), Z20
-	VPERMI2PS Z4, Z0, Z19
-	VPERMI2PS Z4, Z0, Z20
-	VMOVUPS   Z19, (AX)
-	VMOVUPS   Z20, 64(AX)
-	VMOVDQU32 low<>+0(SB), Z0
-	VMOVDQU32 high<>+0(SB), Z4
-	VPERMI2PS Z6, Z5, Z0
-	VPERMI2PS Z6, Z5, Z4
-	VMOVUPS   Z0, 128(AX)
-	VMOVUPS   Z4, 192(AX)
-	VMOVDQU32 low<>+0(SB), Z0
-	VMOVDQU32 high<>+0(SB), Z4
-	VPERMI2PS Z8, Z7, Z0
-	VPERMI2PS Z8, Z7, Z4
-	VMOVUPS   Z0, 256(AX)
-	VMOVUPS   Z4, 320(AX)
-	VMOVDQU32 low<>+0(SB), Z0
-	VMOVDQU32 high<>+0(SB), Z4
-	VPERMI2PS Z10, Z9, Z0
-	VPERMI2PS Z10, Z9, Z4
-	VMOVUPS   Z0, 384(AX)
-	VMOVUPS   Z4, 448(AX)
-	VMOVDQU32 low<>+0(SB), Z0
-	VMOVDQU32 high<>+0(SB), Z4
-	VPERMI2PS Z12, Z11, Z0
-	VPERMI2PS Z12, Z11, Z4
-	VMOVUPS   Z0, 512(AX)
-	VMOVUPS   Z4, 576(AX)
-	VMOVDQU32 low<>+0(SB), Z0
-	VMOVDQU32 high<>+0(SB), Z4
-	VPERMI2PS Z14, Z13, Z0
-	VPERMI2PS Z14, Z13, Z4
-	VMOVUPS   Z0, 640(AX)
-	VMOVUPS   Z4, 704(AX)
-	VMOVDQU32 low<>+0(SB), Z0
-	VMOVDQU32 high<>+0(SB), Z4
-	VPERMI2PS Z16, Z15, Z0
-	VPERMI2PS Z16, Z15, Z4
-	VMOVUPS   Z0, 768(AX)
-	VMOVUPS   Z4, 832(AX)
-	VMOVDQU32 low<>+0(SB), Z0
-	VMOVDQU32 high<>+0(SB), Z4
-	VPERMI2PS Z18, Z17, Z0
-	VPERMI2PS Z18, Z17, Z4
-	VMOVUPS   Z0, 896(AX)
-	VMOVUPS   Z4, 960(AX)
+	VMOVDQU32 low<>+0(SB), Z20
+	VMOVDQU32 high<>+0(SB), Z21
+	VPERMI2PS Z5, Z4, Z20
+	VPERMI2PS Z5, Z4, Z21
+	VMOVUPS   Z20, (AX)
+	VMOVUPS   Z21, 64(AX)
+	VMOVDQU32 low<>+0(SB), Z4
+	VMOVDQU32 high<>+0(SB), Z5
+	VPERMI2PS Z7, Z6, Z4
+	VPERMI2PS Z7, Z6, Z5
+	VMOVUPS   Z4, 128(AX)
+	VMOVUPS   Z5, 192(AX)
+	VMOVDQU32 low<>+0(SB), Z4
+	VMOVDQU32 high<>+0(SB), Z5
+	VPERMI2PS Z9, Z8, Z4
+	VPERMI2PS Z9, Z8, Z5
+	VMOVUPS   Z4, 256(AX)
+	VMOVUPS   Z5, 320(AX)
+	VMOVDQU32 low<>+0(SB), Z4
+	VMOVDQU32 high<>+0(SB), Z5
+	VPERMI2PS Z11, Z10, Z4
+	VPERMI2PS Z11, Z10, Z5
+	VMOVUPS   Z4, 384(AX)
+	VMOVUPS   Z5, 448(AX)
+	VMOVDQU32 low<>+0(SB), Z4
+	VMOVDQU32 high<>+0(SB), Z5
+	VPERMI2PS Z13, Z12, Z4
+	VPERMI2PS Z13, Z12, Z5
+	VMOVUPS   Z4, 512(AX)
+	VMOVUPS   Z5, 576(AX)
+	VMOVDQU32 low<>+0(SB), Z4
+	VMOVDQU32 high<>+0(SB), Z5
+	VPERMI2PS Z15, Z14, Z4
+	VPERMI2PS Z15, Z14, Z5
+	VMOVUPS   Z4, 640(AX)
+	VMOVUPS   Z5, 704(AX)
+	VMOVDQU32 low<>+0(SB), Z4
+	VMOVDQU32 high<>+0(SB), Z5
+	VPERMI2PS Z17, Z16, Z4
+	VPERMI2PS Z17, Z16, Z5
+	VMOVUPS   Z4, 768(AX)
+	VMOVUPS   Z5, 832(AX)
+	VMOVDQU32 low<>+0(SB), Z4
+	VMOVDQU32 high<>+0(SB), Z5
+	VPERMI2PS Z19, Z18, Z4
+	VPERMI2PS Z19, Z18, Z5
+	VMOVUPS   Z4, 896(AX)
+	VMOVUPS   Z5, 960(AX)
 	ADDQ      $+1024, AX
 	ADDQ      $+256, DX
 	SUBQ      $+256, CX
@@ -3146,18 +3144,18 @@ blocksDone50:
 	JLT  blocksDone54
 
 block53:
-	VMOVUPS   64(AX), Z5
-	VMOVDQU32 even<>+0(SB), Z0
-	VMOVDQU32 odd<>+0(SB), Z4
-	VMOVUPS   (AX), Z6
-	VPERMI2PS Z5, Z6, Z0
-	VPERMI2PS Z5, Z6, Z4
-	VMOVUPS   192(AX), Z7
-	VMOVDQU32 even<>+0(SB), Z5
-	VMOVDQU32 odd<>+0(SB), Z6
-	VMOVUPS   128(AX), Z8
-	VPERMI2PS Z7, Z8, Z5
-	VPERMI2PS Z7, Z8, Z6
+	VMOVUPS   64(AX), Z6
+	VMOVDQU32 even<>+0(SB), Z4
+	VMOVDQU32 odd<>+0(SB), Z5
+	VMOVUPS   (AX), Z7
+	VPERMI2PS Z6, Z7, Z4
+	VPERMI2PS Z6, Z7, Z5
+	VMOVUPS   192(AX), Z8
+	VMOVDQU32 even<>+0(SB), Z6
+	VMOVDQU32 odd<>+0(SB), Z7
+	VMOVUPS   128(AX), Z9
+	VPERMI2PS Z8, Z9, Z6
+	VPERMI2PS Z8, Z9, Z7
 	MOVQ      models+32(FP), DI
 	TESTQ     DI, DI
 	JZ        folded56
@@ -3166,35 +3164,36 @@ block53:
 
 models55:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Z7
-	VMOVUPS      (R8)(DX*2), Z9
-	VPSLLD       $0x10, Z9, Z8
-	VPANDD       Z9, Z1, Z9
-	VFMADD231PS  Z8, Z7, Z0
-	VFMADD231PS  Z9, Z7, Z4
-	VMOVUPS      64(R8)(DX*2), Z9
-	VPSLLD       $0x10, Z9, Z8
-	VPANDD       Z9, Z1, Z9
-	VFMADD231PS  Z8, Z7, Z5
-	VFMADD231PS  Z9, Z7, Z6
+	VCVTSD2SS    (SI), X0, X8
+	VBROADCASTSS X8, Z8
+	VMOVUPS      (R8)(DX*2), Z10
+	VPSLLD       $0x10, Z10, Z9
+	VPANDD       Z10, Z1, Z10
+	VFMADD231PS  Z9, Z8, Z4
+	VFMADD231PS  Z10, Z8, Z5
+	VMOVUPS      64(R8)(DX*2), Z10
+	VPSLLD       $0x10, Z10, Z9
+	VPANDD       Z10, Z1, Z10
+	VFMADD231PS  Z9, Z8, Z6
+	VFMADD231PS  Z10, Z8, Z7
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models55
 
 folded56:
-	VMOVDQU32 low<>+0(SB), Z7
-	VMOVDQU32 high<>+0(SB), Z8
-	VPERMI2PS Z4, Z0, Z7
-	VPERMI2PS Z4, Z0, Z8
-	VMOVUPS   Z7, (AX)
-	VMOVUPS   Z8, 64(AX)
-	VMOVDQU32 low<>+0(SB), Z0
-	VMOVDQU32 high<>+0(SB), Z4
-	VPERMI2PS Z6, Z5, Z0
-	VPERMI2PS Z6, Z5, Z4
-	VMOVUPS   Z0, 128(AX)
-	VMOVUPS   Z4, 192(AX)
+	VMOVDQU32 low<>+0(SB), Z8
+	VMOVDQU32 high<>+0(SB), Z9
+	VPERMI2PS Z5, Z4, Z8
+	VPERMI2PS Z5, Z4, Z9
+	VMOVUPS   Z8, (AX)
+	VMOVUPS   Z9, 64(AX)
+	VMOVDQU32 low<>+0(SB), Z4
+	VMOVDQU32 high<>+0(SB), Z5
+	VPERMI2PS Z7, Z6, Z4
+	VPERMI2PS Z7, Z6, Z5
+	VMOVUPS   Z4, 128(AX)
+	VMOVUPS   Z5, 192(AX)
 	ADDQ      $+256, AX
 	ADDQ      $+64, DX
 	SUBQ      $+64, CX
@@ -3206,12 +3205,12 @@ blocksDone54:
 	JLT  blocksDone58
 
 block57:
-	VMOVUPS   64(AX), Z5
-	VMOVDQU32 even<>+0(SB), Z0
-	VMOVDQU32 odd<>+0(SB), Z4
-	VMOVUPS   (AX), Z6
-	VPERMI2PS Z5, Z6, Z0
-	VPERMI2PS Z5, Z6, Z4
+	VMOVUPS   64(AX), Z6
+	VMOVDQU32 even<>+0(SB), Z4
+	VMOVDQU32 odd<>+0(SB), Z5
+	VMOVUPS   (AX), Z7
+	VPERMI2PS Z6, Z7, Z4
+	VPERMI2PS Z6, Z7, Z5
 	MOVQ      models+32(FP), DI
 	TESTQ     DI, DI
 	JZ        folded60
@@ -3220,24 +3219,25 @@ block57:
 
 models59:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Z5
-	VMOVUPS      (R8)(DX*2), Z7
-	VPSLLD       $0x10, Z7, Z6
-	VPANDD       Z7, Z1, Z7
-	VFMADD231PS  Z6, Z5, Z0
-	VFMADD231PS  Z7, Z5, Z4
+	VCVTSD2SS    (SI), X0, X6
+	VBROADCASTSS X6, Z6
+	VMOVUPS      (R8)(DX*2), Z8
+	VPSLLD       $0x10, Z8, Z7
+	VPANDD       Z8, Z1, Z8
+	VFMADD231PS  Z7, Z6, Z4
+	VFMADD231PS  Z8, Z6, Z5
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models59
 
 folded60:
-	VMOVDQU32 low<>+0(SB), Z5
-	VMOVDQU32 high<>+0(SB), Z6
-	VPERMI2PS Z4, Z0, Z5
-	VPERMI2PS Z4, Z0, Z6
-	VMOVUPS   Z5, (AX)
-	VMOVUPS   Z6, 64(AX)
+	VMOVDQU32 low<>+0(SB), Z6
+	VMOVDQU32 high<>+0(SB), Z7
+	VPERMI2PS Z5, Z4, Z6
+	VPERMI2PS Z5, Z4, Z7
+	VMOVUPS   Z6, (AX)
+	VMOVUPS   Z7, 64(AX)
 	ADDQ      $+128, AX
 	ADDQ      $+32, DX
 	SUBQ      $+32, CX
@@ -3304,21 +3304,21 @@ TEXT ·weightedSumFloat32NativeAVX512(SB), NOSPLIT, $0-72
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
+	CMPQ       n+32(FP), $+16
+	JLT        small1
 	MOVQ       dst+0(FP), AX
 	MOVQ       acc+24(FP), CX
 	MOVQ       n+32(FP), DX
 	MOVQ       offset+48(FP), BX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
-	CMPQ       DX, $+16
-	JLT        small1
 	TESTQ      CX, CX
 	JNZ        many2
 	CMPQ       DX, $+32
 	JGT        few5
 	LEAQ       -16(BX)(DX*1), CX
 	VMOVAPS    Z0, Z1
-	VMOVAPS    Z0, Z0
+	VMOVAPS    Z0, Z2
 	MOVQ       models+40(FP), R8
 	TESTQ      R8, R8
 	JZ         folded7
@@ -3327,33 +3327,33 @@ TEXT ·weightedSumFloat32NativeAVX512(SB), NOSPLIT, $0-72
 
 models6:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z2
-	VFMADD231PS  (R9)(BX*4), Z2, Z1
-	VFMADD231PS  (R9)(CX*4), Z2, Z0
+	VCVTSD2SS    (DI), X0, X3
+	VBROADCASTSS X3, Z3
+	VFMADD231PS  (R9)(BX*4), Z3, Z1
+	VFMADD231PS  (R9)(CX*4), Z3, Z2
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models6
 
 folded7:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided9
-	VXORPS       X2, X2, X2
-	VCVTSD2SS    divisor+56(FP), X2, X2
-	VBROADCASTSS X2, Z2
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Z0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale8
-	VDIVPS       Z2, Z1, Z1
-	VDIVPS       Z2, Z0, Z0
+	VDIVPS       Z0, Z1, Z1
+	VDIVPS       Z0, Z2, Z2
 	JMP          divided9
 
 scale8:
-	VMULPS Z2, Z1, Z1
-	VMULPS Z2, Z0, Z0
+	VMULPS Z0, Z1, Z1
+	VMULPS Z0, Z2, Z2
 
 divided9:
 	VMOVUPS Z1, (AX)
-	VMOVUPS Z0, -64(AX)(DX*4)
+	VMOVUPS Z2, -64(AX)(DX*4)
 	VZEROUPPER
 	RET
 
@@ -3364,7 +3364,7 @@ few5:
 	VMOVAPS Z0, Z1
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
-	VMOVAPS Z0, Z0
+	VMOVAPS Z0, Z4
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
@@ -3373,41 +3373,41 @@ few5:
 
 models11:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z4
-	VFMADD231PS  (R9)(BX*4), Z4, Z1
-	VFMADD231PS  (R9)(CX*4), Z4, Z3
-	VFMADD231PS  64(R9)(BX*4), Z4, Z2
-	VFMADD231PS  64(R9)(CX*4), Z4, Z0
+	VCVTSD2SS    (DI), X0, X5
+	VBROADCASTSS X5, Z5
+	VFMADD231PS  (R9)(BX*4), Z5, Z1
+	VFMADD231PS  (R9)(CX*4), Z5, Z3
+	VFMADD231PS  64(R9)(BX*4), Z5, Z2
+	VFMADD231PS  64(R9)(CX*4), Z5, Z4
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models11
 
 folded12:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided14
-	VXORPS       X4, X4, X4
-	VCVTSD2SS    divisor+56(FP), X4, X4
-	VBROADCASTSS X4, Z4
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Z0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale13
-	VDIVPS       Z4, Z1, Z1
-	VDIVPS       Z4, Z2, Z2
-	VDIVPS       Z4, Z3, Z3
-	VDIVPS       Z4, Z0, Z0
+	VDIVPS       Z0, Z1, Z1
+	VDIVPS       Z0, Z2, Z2
+	VDIVPS       Z0, Z3, Z3
+	VDIVPS       Z0, Z4, Z4
 	JMP          divided14
 
 scale13:
-	VMULPS Z4, Z1, Z1
-	VMULPS Z4, Z2, Z2
-	VMULPS Z4, Z3, Z3
-	VMULPS Z4, Z0, Z0
+	VMULPS Z0, Z1, Z1
+	VMULPS Z0, Z2, Z2
+	VMULPS Z0, Z3, Z3
+	VMULPS Z0, Z4, Z4
 
 divided14:
 	VMOVUPS Z1, (AX)
 	VMOVUPS Z3, -128(AX)(DX*4)
 	VMOVUPS Z2, 64(AX)
-	VMOVUPS Z0, -64(AX)(DX*4)
+	VMOVUPS Z4, -64(AX)(DX*4)
 	VZEROUPPER
 	RET
 
@@ -3435,18 +3435,18 @@ started16:
 
 models17:
 	MOVQ         (DI), R10
-	VBROADCASTSS (R8), Z2
+	VCVTSD2SS    (R8), X0, X2
+	VBROADCASTSS X2, Z2
 	VFMADD231PS  (R10)(SI*4), Z2, Z1
 	ADDQ         $0x18, DI
-	ADDQ         $0x04, R8
+	ADDQ         $0x08, R8
 	DECQ         R9
 	JNZ          models17
 
 folded18:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided20
-	VXORPS       X2, X2, X2
-	VCVTSD2SS    divisor+56(FP), X2, X2
+	VCVTSD2SS    divisor+56(FP), X0, X2
 	VBROADCASTSS X2, Z2
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale19
@@ -3511,7 +3511,8 @@ started24:
 
 models25:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z18
+	VCVTSD2SS    (DI), X0, X18
+	VBROADCASTSS X18, Z18
 	VFMADD231PS  (R9)(BX*4), Z18, Z2
 	VFMADD231PS  64(R9)(BX*4), Z18, Z3
 	VFMADD231PS  128(R9)(BX*4), Z18, Z4
@@ -3529,15 +3530,14 @@ models25:
 	VFMADD231PS  896(R9)(BX*4), Z18, Z16
 	VFMADD231PS  960(R9)(BX*4), Z18, Z17
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models25
 
 folded26:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided28
-	VXORPS       X18, X18, X18
-	VCVTSD2SS    divisor+56(FP), X18, X18
+	VCVTSD2SS    divisor+56(FP), X0, X18
 	VBROADCASTSS X18, Z18
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale27
@@ -3652,21 +3652,21 @@ started34:
 
 models35:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z6
+	VCVTSD2SS    (DI), X0, X6
+	VBROADCASTSS X6, Z6
 	VFMADD231PS  (R9)(BX*4), Z6, Z2
 	VFMADD231PS  64(R9)(BX*4), Z6, Z3
 	VFMADD231PS  128(R9)(BX*4), Z6, Z4
 	VFMADD231PS  192(R9)(BX*4), Z6, Z5
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models35
 
 folded36:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided38
-	VXORPS       X6, X6, X6
-	VCVTSD2SS    divisor+56(FP), X6, X6
+	VCVTSD2SS    divisor+56(FP), X0, X6
 	VBROADCASTSS X6, Z6
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale37
@@ -3727,18 +3727,18 @@ started44:
 
 models45:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z3
+	VCVTSD2SS    (DI), X0, X3
+	VBROADCASTSS X3, Z3
 	VFMADD231PS  (R9)(BX*4), Z3, Z2
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models45
 
 folded46:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided48
-	VXORPS       X3, X3, X3
-	VCVTSD2SS    divisor+56(FP), X3, X3
+	VCVTSD2SS    divisor+56(FP), X0, X3
 	VBROADCASTSS X3, Z3
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale47
@@ -3773,9 +3773,7 @@ fenced49:
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
-	TESTQ DX, DX
-	JZ    done4
-	JMP   ·weightedSumFloat32NativeAVX2+0(SB)
+	JMP ·weightedSumFloat32NativeAVX2+0(SB)
 
 // func accumulateFloat32NativeAVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
@@ -3806,10 +3804,11 @@ TEXT ·accumulateFloat32NativeAVX512(SB), NOSPLIT, $0-48
 
 models52:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Z0
-	VFMADD231PS  (R9)(BX*4), Z0, Z1
+	VCVTSD2SS    (DI), X0, X2
+	VBROADCASTSS X2, Z2
+	VFMADD231PS  (R9)(BX*4), Z2, Z1
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models52
 
@@ -3819,22 +3818,22 @@ blocks50:
 	JLT  blocksDone55
 
 block54:
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z2
-	VMOVUPS 128(AX), Z3
-	VMOVUPS 192(AX), Z4
-	VMOVUPS 256(AX), Z5
-	VMOVUPS 320(AX), Z6
-	VMOVUPS 384(AX), Z7
-	VMOVUPS 448(AX), Z8
-	VMOVUPS 512(AX), Z9
-	VMOVUPS 576(AX), Z10
-	VMOVUPS 640(AX), Z11
-	VMOVUPS 704(AX), Z12
-	VMOVUPS 768(AX), Z13
-	VMOVUPS 832(AX), Z14
-	VMOVUPS 896(AX), Z15
-	VMOVUPS 960(AX), Z16
+	VMOVUPS (AX), Z2
+	VMOVUPS 64(AX), Z3
+	VMOVUPS 128(AX), Z4
+	VMOVUPS 192(AX), Z5
+	VMOVUPS 256(AX), Z6
+	VMOVUPS 320(AX), Z7
+	VMOVUPS 384(AX), Z8
+	VMOVUPS 448(AX), Z9
+	VMOVUPS 512(AX), Z10
+	VMOVUPS 576(AX), Z11
+	VMOVUPS 640(AX), Z12
+	VMOVUPS 704(AX), Z13
+	VMOVUPS 768(AX), Z14
+	VMOVUPS 832(AX), Z15
+	VMOVUPS 896(AX), Z16
+	VMOVUPS 960(AX), Z17
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded57
@@ -3843,45 +3842,46 @@ block54:
 
 models56:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Z17
-	VFMADD231PS  (R8)(DX*4), Z17, Z0
-	VFMADD231PS  64(R8)(DX*4), Z17, Z2
-	VFMADD231PS  128(R8)(DX*4), Z17, Z3
-	VFMADD231PS  192(R8)(DX*4), Z17, Z4
-	VFMADD231PS  256(R8)(DX*4), Z17, Z5
-	VFMADD231PS  320(R8)(DX*4), Z17, Z6
-	VFMADD231PS  384(R8)(DX*4), Z17, Z7
-	VFMADD231PS  448(R8)(DX*4), Z17, Z8
-	VFMADD231PS  512(R8)(DX*4), Z17, Z9
-	VFMADD231PS  576(R8)(DX*4), Z17, Z10
-	VFMADD231PS  640(R8)(DX*4), Z17, Z11
-	VFMADD231PS  704(R8)(DX*4), Z17, Z12
-	VFMADD231PS  768(R8)(DX*4), Z17, Z13
-	VFMADD231PS  832(R8)(DX*4), Z17, Z14
-	VFMADD231PS  896(R8)(DX*4), Z17, Z15
-	VFMADD231PS  960(R8)(DX*4), Z17, Z16
+	VCVTSD2SS    (SI), X0, X18
+	VBROADCASTSS X18, Z18
+	VFMADD231PS  (R8)(DX*4), Z18, Z2
+	VFMADD231PS  64(R8)(DX*4), Z18, Z3
+	VFMADD231PS  128(R8)(DX*4), Z18, Z4
+	VFMADD231PS  192(R8)(DX*4), Z18, Z5
+	VFMADD231PS  256(R8)(DX*4), Z18, Z6
+	VFMADD231PS  320(R8)(DX*4), Z18, Z7
+	VFMADD231PS  384(R8)(DX*4), Z18, Z8
+	VFMADD231PS  448(R8)(DX*4), Z18, Z9
+	VFMADD231PS  512(R8)(DX*4), Z18, Z10
+	VFMADD231PS  576(R8)(DX*4), Z18, Z11
+	VFMADD231PS  640(R8)(DX*4), Z18, Z12
+	VFMADD231PS  704(R8)(DX*4), Z18, Z13
+	VFMADD231PS  768(R8)(DX*4), Z18, Z14
+	VFMADD231PS  832(R8)(DX*4), Z18, Z15
+	VFMADD231PS  896(R8)(DX*4), Z18, Z16
+	VFMADD231PS  960(R8)(DX*4), Z18, Z17
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models56
 
 folded57:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z2, 64(AX)
-	VMOVUPS Z3, 128(AX)
-	VMOVUPS Z4, 192(AX)
-	VMOVUPS Z5, 256(AX)
-	VMOVUPS Z6, 320(AX)
-	VMOVUPS Z7, 384(AX)
-	VMOVUPS Z8, 448(AX)
-	VMOVUPS Z9, 512(AX)
-	VMOVUPS Z10, 576(AX)
-	VMOVUPS Z11, 640(AX)
-	VMOVUPS Z12, 704(AX)
-	VMOVUPS Z13, 768(AX)
-	VMOVUPS Z14, 832(AX)
-	VMOVUPS Z15, 896(AX)
-	VMOVUPS Z16, 960(AX)
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	VMOVUPS Z4, 128(AX)
+	VMOVUPS Z5, 192(AX)
+	VMOVUPS Z6, 256(AX)
+	VMOVUPS Z7, 320(AX)
+	VMOVUPS Z8, 384(AX)
+	VMOVUPS Z9, 448(AX)
+	VMOVUPS Z10, 512(AX)
+	VMOVUPS Z11, 576(AX)
+	VMOVUPS Z12, 640(AX)
+	VMOVUPS Z13, 704(AX)
+	VMOVUPS Z14, 768(AX)
+	VMOVUPS Z15, 832(AX)
+	VMOVUPS Z16, 896(AX)
+	VMOVUPS Z17, 960(AX)
 	ADDQ    $+1024, AX
 	ADDQ    $+256, DX
 	SUBQ    $+256, CX
@@ -3893,10 +3893,10 @@ blocksDone55:
 	JLT  blocksDone59
 
 block58:
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z2
-	VMOVUPS 128(AX), Z3
-	VMOVUPS 192(AX), Z4
+	VMOVUPS (AX), Z2
+	VMOVUPS 64(AX), Z3
+	VMOVUPS 128(AX), Z4
+	VMOVUPS 192(AX), Z5
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded61
@@ -3905,21 +3905,22 @@ block58:
 
 models60:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Z5
-	VFMADD231PS  (R8)(DX*4), Z5, Z0
-	VFMADD231PS  64(R8)(DX*4), Z5, Z2
-	VFMADD231PS  128(R8)(DX*4), Z5, Z3
-	VFMADD231PS  192(R8)(DX*4), Z5, Z4
+	VCVTSD2SS    (SI), X0, X6
+	VBROADCASTSS X6, Z6
+	VFMADD231PS  (R8)(DX*4), Z6, Z2
+	VFMADD231PS  64(R8)(DX*4), Z6, Z3
+	VFMADD231PS  128(R8)(DX*4), Z6, Z4
+	VFMADD231PS  192(R8)(DX*4), Z6, Z5
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models60
 
 folded61:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z2, 64(AX)
-	VMOVUPS Z3, 128(AX)
-	VMOVUPS Z4, 192(AX)
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	VMOVUPS Z4, 128(AX)
+	VMOVUPS Z5, 192(AX)
 	ADDQ    $+256, AX
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
@@ -3931,7 +3932,7 @@ blocksDone59:
 	JLT  blocksDone63
 
 block62:
-	VMOVUPS (AX), Z0
+	VMOVUPS (AX), Z2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded65
@@ -3940,15 +3941,16 @@ block62:
 
 models64:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Z2
-	VFMADD231PS  (R8)(DX*4), Z2, Z0
+	VCVTSD2SS    (SI), X0, X3
+	VBROADCASTSS X3, Z3
+	VFMADD231PS  (R8)(DX*4), Z3, Z2
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models64
 
 folded65:
-	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
@@ -3974,6 +3976,8 @@ TEXT ·weightedSumFloat64WiderAVX512(SB), NOSPLIT, $0-72
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
+	CMPQ         n+32(FP), $+8
+	JLT          small1
 	MOVQ         dst+0(FP), AX
 	MOVQ         acc+24(FP), CX
 	MOVQ         n+32(FP), DX
@@ -3981,8 +3985,6 @@ TEXT ·weightedSumFloat64WiderAVX512(SB), NOSPLIT, $0-72
 	VPTERNLOGD   $0xff, Z0, Z0, Z0
 	VPSLLQ       $0x3f, Z0, Z0
 	VBROADCASTSD one64<>+0(SB), Z1
-	CMPQ         DX, $+8
-	JLT          small1
 	TESTQ        CX, CX
 	JNZ          many2
 
@@ -4288,9 +4290,7 @@ fenced29:
 
 	// Fewer elements than a vector, without accumulators to start from.
 small1:
-	TESTQ DX, DX
-	JZ    done4
-	JMP   ·weightedSumFloat64WiderAVX2+0(SB)
+	JMP ·weightedSumFloat64WiderAVX2+0(SB)
 
 DATA one64<>+0(SB)/4, $0x00000000
 DATA one64<>+4(SB)/4, $0x3ff00000
@@ -5986,7 +5986,7 @@ TEXT ·weightedSumFloat16AVX2(SB), NOSPLIT, $0-72
 	JGT      few5
 	LEAQ     -8(BX)(DX*1), CX
 	VMOVAPS  Y0, Y1
-	VMOVAPS  Y0, Y0
+	VMOVAPS  Y0, Y2
 	MOVQ     models+40(FP), R8
 	TESTQ    R8, R8
 	JZ       folded7
@@ -5995,37 +5995,37 @@ TEXT ·weightedSumFloat16AVX2(SB), NOSPLIT, $0-72
 
 models6:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y2
-	VCVTPH2PS    (R9)(BX*2), Y3
-	VFMADD231PS  Y3, Y2, Y1
-	VCVTPH2PS    (R9)(CX*2), Y3
-	VFMADD231PS  Y3, Y2, Y0
+	VCVTSD2SS    (DI), X0, X3
+	VBROADCASTSS X3, Y3
+	VCVTPH2PS    (R9)(BX*2), Y4
+	VFMADD231PS  Y4, Y3, Y1
+	VCVTPH2PS    (R9)(CX*2), Y4
+	VFMADD231PS  Y4, Y3, Y2
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models6
 
 folded7:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided9
-	VXORPS       X2, X2, X2
-	VCVTSD2SS    divisor+56(FP), X2, X2
-	VBROADCASTSS X2, Y2
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale8
-	VDIVPS       Y2, Y1, Y1
-	VDIVPS       Y2, Y0, Y0
+	VDIVPS       Y0, Y1, Y1
+	VDIVPS       Y0, Y2, Y2
 	JMP          divided9
 
 scale8:
-	VMULPS Y2, Y1, Y1
-	VMULPS Y2, Y0, Y0
+	VMULPS Y0, Y1, Y1
+	VMULPS Y0, Y2, Y2
 
 divided9:
-	VCVTPS2PH $0x00, Y1, X1
-	VCVTPS2PH $0x00, Y0, X0
-	VMOVUPS   X1, (AX)
-	VMOVUPS   X0, -16(AX)(DX*2)
+	VCVTPS2PH $0x00, Y1, X0
+	VCVTPS2PH $0x00, Y2, X1
+	VMOVUPS   X0, (AX)
+	VMOVUPS   X1, -16(AX)(DX*2)
 	VZEROUPPER
 	RET
 
@@ -6036,7 +6036,7 @@ few5:
 	VMOVAPS Y0, Y1
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y4
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
@@ -6045,49 +6045,49 @@ few5:
 
 models11:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y4
-	VCVTPH2PS    (R9)(BX*2), Y5
-	VFMADD231PS  Y5, Y4, Y1
-	VCVTPH2PS    (R9)(CX*2), Y5
-	VFMADD231PS  Y5, Y4, Y3
-	VCVTPH2PS    16(R9)(BX*2), Y5
-	VFMADD231PS  Y5, Y4, Y2
-	VCVTPH2PS    16(R9)(CX*2), Y5
-	VFMADD231PS  Y5, Y4, Y0
+	VCVTSD2SS    (DI), X0, X5
+	VBROADCASTSS X5, Y5
+	VCVTPH2PS    (R9)(BX*2), Y6
+	VFMADD231PS  Y6, Y5, Y1
+	VCVTPH2PS    (R9)(CX*2), Y6
+	VFMADD231PS  Y6, Y5, Y3
+	VCVTPH2PS    16(R9)(BX*2), Y6
+	VFMADD231PS  Y6, Y5, Y2
+	VCVTPH2PS    16(R9)(CX*2), Y6
+	VFMADD231PS  Y6, Y5, Y4
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models11
 
 folded12:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided14
-	VXORPS       X4, X4, X4
-	VCVTSD2SS    divisor+56(FP), X4, X4
-	VBROADCASTSS X4, Y4
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale13
-	VDIVPS       Y4, Y1, Y1
-	VDIVPS       Y4, Y2, Y2
-	VDIVPS       Y4, Y3, Y3
-	VDIVPS       Y4, Y0, Y0
+	VDIVPS       Y0, Y1, Y1
+	VDIVPS       Y0, Y2, Y2
+	VDIVPS       Y0, Y3, Y3
+	VDIVPS       Y0, Y4, Y4
 	JMP          divided14
 
 scale13:
-	VMULPS Y4, Y1, Y1
-	VMULPS Y4, Y2, Y2
-	VMULPS Y4, Y3, Y3
-	VMULPS Y4, Y0, Y0
+	VMULPS Y0, Y1, Y1
+	VMULPS Y0, Y2, Y2
+	VMULPS Y0, Y3, Y3
+	VMULPS Y0, Y4, Y4
 
 divided14:
-	VCVTPS2PH $0x00, Y1, X1
-	VCVTPS2PH $0x00, Y2, X2
-	VCVTPS2PH $0x00, Y3, X3
-	VCVTPS2PH $0x00, Y0, X0
-	VMOVUPS   X1, (AX)
-	VMOVUPS   X3, -32(AX)(DX*2)
-	VMOVUPS   X2, 16(AX)
-	VMOVUPS   X0, -16(AX)(DX*2)
+	VCVTPS2PH $0x00, Y1, X0
+	VCVTPS2PH $0x00, Y2, X1
+	VCVTPS2PH $0x00, Y3, X2
+	VCVTPS2PH $0x00, Y4, X3
+	VMOVUPS   X0, (AX)
+	VMOVUPS   X2, -32(AX)(DX*2)
+	VMOVUPS   X1, 16(AX)
+	VMOVUPS   X3, -16(AX)(DX*2)
 	VZEROUPPER
 	RET
 
@@ -6102,7 +6102,7 @@ few10:
 	VMOVAPS Y0, Y5
 	VMOVAPS Y0, Y6
 	VMOVAPS Y0, Y7
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y8
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded17
@@ -6111,73 +6111,73 @@ few10:
 
 models16:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y8
-	VCVTPH2PS    (R9)(BX*2), Y9
-	VFMADD231PS  Y9, Y8, Y1
-	VCVTPH2PS    (R9)(CX*2), Y9
-	VFMADD231PS  Y9, Y8, Y5
-	VCVTPH2PS    16(R9)(BX*2), Y9
-	VFMADD231PS  Y9, Y8, Y2
-	VCVTPH2PS    16(R9)(CX*2), Y9
-	VFMADD231PS  Y9, Y8, Y6
-	VCVTPH2PS    32(R9)(BX*2), Y9
-	VFMADD231PS  Y9, Y8, Y3
-	VCVTPH2PS    32(R9)(CX*2), Y9
-	VFMADD231PS  Y9, Y8, Y7
-	VCVTPH2PS    48(R9)(BX*2), Y9
-	VFMADD231PS  Y9, Y8, Y4
-	VCVTPH2PS    48(R9)(CX*2), Y9
-	VFMADD231PS  Y9, Y8, Y0
+	VCVTSD2SS    (DI), X0, X9
+	VBROADCASTSS X9, Y9
+	VCVTPH2PS    (R9)(BX*2), Y10
+	VFMADD231PS  Y10, Y9, Y1
+	VCVTPH2PS    (R9)(CX*2), Y10
+	VFMADD231PS  Y10, Y9, Y5
+	VCVTPH2PS    16(R9)(BX*2), Y10
+	VFMADD231PS  Y10, Y9, Y2
+	VCVTPH2PS    16(R9)(CX*2), Y10
+	VFMADD231PS  Y10, Y9, Y6
+	VCVTPH2PS    32(R9)(BX*2), Y10
+	VFMADD231PS  Y10, Y9, Y3
+	VCVTPH2PS    32(R9)(CX*2), Y10
+	VFMADD231PS  Y10, Y9, Y7
+	VCVTPH2PS    48(R9)(BX*2), Y10
+	VFMADD231PS  Y10, Y9, Y4
+	VCVTPH2PS    48(R9)(CX*2), Y10
+	VFMADD231PS  Y10, Y9, Y8
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models16
 
 folded17:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided19
-	VXORPS       X8, X8, X8
-	VCVTSD2SS    divisor+56(FP), X8, X8
-	VBROADCASTSS X8, Y8
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale18
-	VDIVPS       Y8, Y1, Y1
-	VDIVPS       Y8, Y2, Y2
-	VDIVPS       Y8, Y3, Y3
-	VDIVPS       Y8, Y4, Y4
-	VDIVPS       Y8, Y5, Y5
-	VDIVPS       Y8, Y6, Y6
-	VDIVPS       Y8, Y7, Y7
-	VDIVPS       Y8, Y0, Y0
+	VDIVPS       Y0, Y1, Y1
+	VDIVPS       Y0, Y2, Y2
+	VDIVPS       Y0, Y3, Y3
+	VDIVPS       Y0, Y4, Y4
+	VDIVPS       Y0, Y5, Y5
+	VDIVPS       Y0, Y6, Y6
+	VDIVPS       Y0, Y7, Y7
+	VDIVPS       Y0, Y8, Y8
 	JMP          divided19
 
 scale18:
-	VMULPS Y8, Y1, Y1
-	VMULPS Y8, Y2, Y2
-	VMULPS Y8, Y3, Y3
-	VMULPS Y8, Y4, Y4
-	VMULPS Y8, Y5, Y5
-	VMULPS Y8, Y6, Y6
-	VMULPS Y8, Y7, Y7
-	VMULPS Y8, Y0, Y0
+	VMULPS Y0, Y1, Y1
+	VMULPS Y0, Y2, Y2
+	VMULPS Y0, Y3, Y3
+	VMULPS Y0, Y4, Y4
+	VMULPS Y0, Y5, Y5
+	VMULPS Y0, Y6, Y6
+	VMULPS Y0, Y7, Y7
+	VMULPS Y0, Y8, Y8
 
 divided19:
-	VCVTPS2PH $0x00, Y1, X1
-	VCVTPS2PH $0x00, Y2, X2
-	VCVTPS2PH $0x00, Y3, X3
-	VCVTPS2PH $0x00, Y4, X4
-	VCVTPS2PH $0x00, Y5, X5
-	VCVTPS2PH $0x00, Y6, X6
-	VCVTPS2PH $0x00, Y7, X7
-	VCVTPS2PH $0x00, Y0, X0
-	VMOVUPS   X1, (AX)
-	VMOVUPS   X5, -64(AX)(DX*2)
-	VMOVUPS   X2, 16(AX)
-	VMOVUPS   X6, -48(AX)(DX*2)
-	VMOVUPS   X3, 32(AX)
-	VMOVUPS   X7, -32(AX)(DX*2)
-	VMOVUPS   X4, 48(AX)
-	VMOVUPS   X0, -16(AX)(DX*2)
+	VCVTPS2PH $0x00, Y1, X0
+	VCVTPS2PH $0x00, Y2, X1
+	VCVTPS2PH $0x00, Y3, X2
+	VCVTPS2PH $0x00, Y4, X3
+	VCVTPS2PH $0x00, Y5, X4
+	VCVTPS2PH $0x00, Y6, X5
+	VCVTPS2PH $0x00, Y7, X6
+	VCVTPS2PH $0x00, Y8, X7
+	VMOVUPS   X0, (AX)
+	VMOVUPS   X4, -64(AX)(DX*2)
+	VMOVUPS   X1, 16(AX)
+	VMOVUPS   X5, -48(AX)(DX*2)
+	VMOVUPS   X2, 32(AX)
+	VMOVUPS   X6, -32(AX)(DX*2)
+	VMOVUPS   X3, 48(AX)
+	VMOVUPS   X7, -16(AX)(DX*2)
 	VZEROUPPER
 	RET
 
@@ -6205,19 +6205,19 @@ started21:
 
 models22:
 	MOVQ         (DI), R10
-	VBROADCASTSS (R8), Y2
+	VCVTSD2SS    (R8), X0, X2
+	VBROADCASTSS X2, Y2
 	VCVTPH2PS    (R10)(SI*2), Y3
 	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         $0x18, DI
-	ADDQ         $0x04, R8
+	ADDQ         $0x08, R8
 	DECQ         R9
 	JNZ          models22
 
 folded23:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided25
-	VXORPS       X2, X2, X2
-	VCVTSD2SS    divisor+56(FP), X2, X2
+	VCVTSD2SS    divisor+56(FP), X0, X2
 	VBROADCASTSS X2, Y2
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale24
@@ -6267,7 +6267,8 @@ started29:
 
 models30:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y10
+	VCVTSD2SS    (DI), X0, X10
+	VBROADCASTSS X10, Y10
 	VCVTPH2PS    (R9)(BX*2), Y11
 	VFMADD231PS  Y11, Y10, Y2
 	VCVTPH2PS    16(R9)(BX*2), Y11
@@ -6285,15 +6286,14 @@ models30:
 	VCVTPH2PS    112(R9)(BX*2), Y11
 	VFMADD231PS  Y11, Y10, Y9
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models30
 
 folded31:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided33
-	VXORPS       X10, X10, X10
-	VCVTSD2SS    divisor+56(FP), X10, X10
+	VCVTSD2SS    divisor+56(FP), X0, X10
 	VBROADCASTSS X10, Y10
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale32
@@ -6376,21 +6376,21 @@ started39:
 
 models40:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y4
+	VCVTSD2SS    (DI), X0, X4
+	VBROADCASTSS X4, Y4
 	VCVTPH2PS    (R9)(BX*2), Y5
 	VFMADD231PS  Y5, Y4, Y2
 	VCVTPH2PS    16(R9)(BX*2), Y5
 	VFMADD231PS  Y5, Y4, Y3
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models40
 
 folded41:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided43
-	VXORPS       X4, X4, X4
-	VCVTSD2SS    divisor+56(FP), X4, X4
+	VCVTSD2SS    divisor+56(FP), X0, X4
 	VBROADCASTSS X4, Y4
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale42
@@ -6445,19 +6445,19 @@ started49:
 
 models50:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y3
+	VCVTSD2SS    (DI), X0, X3
+	VBROADCASTSS X3, Y3
 	VCVTPH2PS    (R9)(BX*2), Y4
 	VFMADD231PS  Y4, Y3, Y2
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models50
 
 folded51:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided53
-	VXORPS       X3, X3, X3
-	VCVTSD2SS    divisor+56(FP), X3, X3
+	VCVTSD2SS    divisor+56(FP), X0, X3
 	VBROADCASTSS X3, Y3
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale52
@@ -6497,7 +6497,7 @@ small1:
 	JZ      done4
 	CMPQ    DX, $0x04
 	JLT     smaller55
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y1
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded57
@@ -6506,33 +6506,33 @@ small1:
 
 models56:
 	MOVQ         (CX), R8
-	VBROADCASTSS (SI), Y1
+	VCVTSD2SS    (SI), X0, X2
+	VBROADCASTSS X2, Y2
 	LEAQ         (R8)(BX*2), R8
-	VMOVQ        (R8), X2
-	VPINSRQ      $0x01, -8(R8)(DX*2), X2, X2
-	VCVTPH2PS    X2, Y2
-	VFMADD231PS  Y2, Y1, Y0
+	VMOVQ        (R8), X3
+	VPINSRQ      $0x01, -8(R8)(DX*2), X3, X3
+	VCVTPH2PS    X3, Y3
+	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         $0x18, CX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models56
 
 folded57:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided59
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale58
-	VDIVPS       Y1, Y0, Y0
+	VDIVPS       Y0, Y1, Y1
 	JMP          divided59
 
 scale58:
-	VMULPS Y1, Y0, Y0
+	VMULPS Y0, Y1, Y1
 
 divided59:
-	VCVTPS2PH $0x00, Y0, X0
+	VCVTPS2PH $0x00, Y1, X0
 	VMOVQ     X0, (AX)
 	VPEXTRQ   $0x01, X0, -8(AX)(DX*2)
 	VZEROUPPER
@@ -6541,7 +6541,7 @@ divided59:
 smaller55:
 	CMPQ    DX, $0x02
 	JLT     smaller60
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y1
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded62
@@ -6550,40 +6550,40 @@ smaller55:
 
 models61:
 	MOVQ         (CX), R8
-	VBROADCASTSS (SI), Y1
+	VCVTSD2SS    (SI), X0, X2
+	VBROADCASTSS X2, Y2
 	LEAQ         (R8)(BX*2), R8
-	VMOVD        (R8), X2
-	VPINSRD      $0x01, -4(R8)(DX*2), X2, X2
-	VCVTPH2PS    X2, Y2
-	VFMADD231PS  Y2, Y1, Y0
+	VMOVD        (R8), X3
+	VPINSRD      $0x01, -4(R8)(DX*2), X3, X3
+	VCVTPH2PS    X3, Y3
+	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         $0x18, CX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models61
 
 folded62:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided64
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale63
-	VDIVPS       Y1, Y0, Y0
+	VDIVPS       Y0, Y1, Y1
 	JMP          divided64
 
 scale63:
-	VMULPS Y1, Y0, Y0
+	VMULPS Y0, Y1, Y1
 
 divided64:
-	VCVTPS2PH $0x00, Y0, X0
+	VCVTPS2PH $0x00, Y1, X0
 	VMOVD     X0, (AX)
 	VPEXTRD   $0x01, X0, -4(AX)(DX*2)
 	VZEROUPPER
 	RET
 
 smaller60:
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y1
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
 	JZ      folded67
@@ -6592,33 +6592,33 @@ smaller60:
 
 models66:
 	MOVQ         (CX), DI
-	VBROADCASTSS (DX), Y1
+	VCVTSD2SS    (DX), X0, X2
+	VBROADCASTSS X2, Y2
 	LEAQ         (DI)(BX*2), DI
 	MOVWLZX      (DI), DI
-	VMOVD        DI, X2
-	VCVTPH2PS    X2, Y2
-	VFMADD231PS  Y2, Y1, Y0
+	VMOVD        DI, X3
+	VCVTPH2PS    X3, Y3
+	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         $0x18, CX
-	ADDQ         $0x04, DX
+	ADDQ         $0x08, DX
 	DECQ         SI
 	JNZ          models66
 
 folded67:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided69
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale68
-	VDIVPS       Y1, Y0, Y0
+	VDIVPS       Y0, Y1, Y1
 	JMP          divided69
 
 scale68:
-	VMULPS Y1, Y0, Y0
+	VMULPS Y0, Y1, Y1
 
 divided69:
-	VCVTPS2PH $0x00, Y0, X0
+	VCVTPS2PH $0x00, Y1, X0
 	VPEXTRW   $0x00, X0, (AX)
 	VZEROUPPER
 	RET
@@ -6652,11 +6652,12 @@ TEXT ·accumulateFloat16AVX2(SB), NOSPLIT, $0-48
 
 models72:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y0
-	VCVTPH2PS    (R9)(BX*2), Y2
-	VFMADD231PS  Y2, Y0, Y1
+	VCVTSD2SS    (DI), X0, X2
+	VBROADCASTSS X2, Y2
+	VCVTPH2PS    (R9)(BX*2), Y3
+	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models72
 
@@ -6666,14 +6667,14 @@ blocks70:
 	JLT  blocksDone75
 
 block74:
-	VMOVUPS (AX), Y0
-	VMOVUPS 32(AX), Y2
-	VMOVUPS 64(AX), Y3
-	VMOVUPS 96(AX), Y4
-	VMOVUPS 128(AX), Y5
-	VMOVUPS 160(AX), Y6
-	VMOVUPS 192(AX), Y7
-	VMOVUPS 224(AX), Y8
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
+	VMOVUPS 64(AX), Y4
+	VMOVUPS 96(AX), Y5
+	VMOVUPS 128(AX), Y6
+	VMOVUPS 160(AX), Y7
+	VMOVUPS 192(AX), Y8
+	VMOVUPS 224(AX), Y9
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded77
@@ -6682,37 +6683,38 @@ block74:
 
 models76:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Y9
-	VCVTPH2PS    (R8)(DX*2), Y10
-	VFMADD231PS  Y10, Y9, Y0
-	VCVTPH2PS    16(R8)(DX*2), Y10
-	VFMADD231PS  Y10, Y9, Y2
-	VCVTPH2PS    32(R8)(DX*2), Y10
-	VFMADD231PS  Y10, Y9, Y3
-	VCVTPH2PS    48(R8)(DX*2), Y10
-	VFMADD231PS  Y10, Y9, Y4
-	VCVTPH2PS    64(R8)(DX*2), Y10
-	VFMADD231PS  Y10, Y9, Y5
-	VCVTPH2PS    80(R8)(DX*2), Y10
-	VFMADD231PS  Y10, Y9, Y6
-	VCVTPH2PS    96(R8)(DX*2), Y10
-	VFMADD231PS  Y10, Y9, Y7
-	VCVTPH2PS    112(R8)(DX*2), Y10
-	VFMADD231PS  Y10, Y9, Y8
+	VCVTSD2SS    (SI), X0, X10
+	VBROADCASTSS X10, Y10
+	VCVTPH2PS    (R8)(DX*2), Y11
+	VFMADD231PS  Y11, Y10, Y2
+	VCVTPH2PS    16(R8)(DX*2), Y11
+	VFMADD231PS  Y11, Y10, Y3
+	VCVTPH2PS    32(R8)(DX*2), Y11
+	VFMADD231PS  Y11, Y10, Y4
+	VCVTPH2PS    48(R8)(DX*2), Y11
+	VFMADD231PS  Y11, Y10, Y5
+	VCVTPH2PS    64(R8)(DX*2), Y11
+	VFMADD231PS  Y11, Y10, Y6
+	VCVTPH2PS    80(R8)(DX*2), Y11
+	VFMADD231PS  Y11, Y10, Y7
+	VCVTPH2PS    96(R8)(DX*2), Y11
+	VFMADD231PS  Y11, Y10, Y8
+	VCVTPH2PS    112(R8)(DX*2), Y11
+	VFMADD231PS  Y11, Y10, Y9
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models76
 
 folded77:
-	VMOVUPS Y0, (AX)
-	VMOVUPS Y2, 32(AX)
-	VMOVUPS Y3, 64(AX)
-	VMOVUPS Y4, 96(AX)
-	VMOVUPS Y5, 128(AX)
-	VMOVUPS Y6, 160(AX)
-	VMOVUPS Y7, 192(AX)
-	VMOVUPS Y8, 224(AX)
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y3, 32(AX)
+	VMOVUPS Y4, 64(AX)
+	VMOVUPS Y5, 96(AX)
+	VMOVUPS Y6, 128(AX)
+	VMOVUPS Y7, 160(AX)
+	VMOVUPS Y8, 192(AX)
+	VMOVUPS Y9, 224(AX)
 	ADDQ    $+256, AX
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
@@ -6724,8 +6726,8 @@ blocksDone75:
 	JLT  blocksDone79
 
 block78:
-	VMOVUPS (AX), Y0
-	VMOVUPS 32(AX), Y2
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded81
@@ -6734,19 +6736,20 @@ block78:
 
 models80:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Y3
-	VCVTPH2PS    (R8)(DX*2), Y4
-	VFMADD231PS  Y4, Y3, Y0
-	VCVTPH2PS    16(R8)(DX*2), Y4
-	VFMADD231PS  Y4, Y3, Y2
+	VCVTSD2SS    (SI), X0, X4
+	VBROADCASTSS X4, Y4
+	VCVTPH2PS    (R8)(DX*2), Y5
+	VFMADD231PS  Y5, Y4, Y2
+	VCVTPH2PS    16(R8)(DX*2), Y5
+	VFMADD231PS  Y5, Y4, Y3
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models80
 
 folded81:
-	VMOVUPS Y0, (AX)
-	VMOVUPS Y2, 32(AX)
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y3, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
@@ -6758,7 +6761,7 @@ blocksDone79:
 	JLT  blocksDone83
 
 block82:
-	VMOVUPS (AX), Y0
+	VMOVUPS (AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded85
@@ -6767,16 +6770,17 @@ block82:
 
 models84:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Y2
-	VCVTPH2PS    (R8)(DX*2), Y3
-	VFMADD231PS  Y3, Y2, Y0
+	VCVTSD2SS    (SI), X0, X3
+	VBROADCASTSS X3, Y3
+	VCVTPH2PS    (R8)(DX*2), Y4
+	VFMADD231PS  Y4, Y3, Y2
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models84
 
 folded85:
-	VMOVUPS Y0, (AX)
+	VMOVUPS Y2, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
@@ -6820,7 +6824,7 @@ TEXT ·weightedSumBFloat16AVX2(SB), NOSPLIT, $0-72
 	VMOVAPS  Y0, Y2
 	VMOVAPS  Y0, Y3
 	VMOVAPS  Y0, Y4
-	VMOVAPS  Y0, Y0
+	VMOVAPS  Y0, Y5
 	MOVQ     models+40(FP), R8
 	TESTQ    R8, R8
 	JZ       folded7
@@ -6829,79 +6833,79 @@ TEXT ·weightedSumBFloat16AVX2(SB), NOSPLIT, $0-72
 
 models6:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y5
-	VMOVUPS      (R9)(BX*2), Y7
-	VPSLLD       $0x10, Y7, Y6
-	VPAND        Y7, Y1, Y7
-	VFMADD231PS  Y6, Y5, Y2
-	VFMADD231PS  Y7, Y5, Y3
-	VMOVUPS      (R9)(CX*2), Y7
-	VPSLLD       $0x10, Y7, Y6
-	VPAND        Y7, Y1, Y7
-	VFMADD231PS  Y6, Y5, Y4
-	VFMADD231PS  Y7, Y5, Y0
+	VCVTSD2SS    (DI), X0, X6
+	VBROADCASTSS X6, Y6
+	VMOVUPS      (R9)(BX*2), Y8
+	VPSLLD       $0x10, Y8, Y7
+	VPAND        Y8, Y1, Y8
+	VFMADD231PS  Y7, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y3
+	VMOVUPS      (R9)(CX*2), Y8
+	VPSLLD       $0x10, Y8, Y7
+	VPAND        Y8, Y1, Y8
+	VFMADD231PS  Y7, Y6, Y4
+	VFMADD231PS  Y8, Y6, Y5
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models6
 
 folded7:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided9
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale8
-	VDIVPS       Y1, Y2, Y2
-	VDIVPS       Y1, Y3, Y3
-	VDIVPS       Y1, Y4, Y4
-	VDIVPS       Y1, Y0, Y0
+	VDIVPS       Y0, Y2, Y2
+	VDIVPS       Y0, Y3, Y3
+	VDIVPS       Y0, Y4, Y4
+	VDIVPS       Y0, Y5, Y5
 	JMP          divided9
 
 scale8:
-	VMULPS Y1, Y2, Y2
-	VMULPS Y1, Y3, Y3
-	VMULPS Y1, Y4, Y4
-	VMULPS Y1, Y0, Y0
+	VMULPS Y0, Y2, Y2
+	VMULPS Y0, Y3, Y3
+	VMULPS Y0, Y4, Y4
+	VMULPS Y0, Y5, Y5
 
 divided9:
-	VPBROADCASTD word7fff<>+0(SB), Y1
-	VPBROADCASTD word1<>+0(SB), Y5
+	VPBROADCASTD word7fff<>+0(SB), Y0
+	VPBROADCASTD word1<>+0(SB), Y1
 	VPBROADCASTD word400000<>+0(SB), Y6
 	VPSRLD       $0x10, Y2, Y7
-	VPAND        Y7, Y5, Y7
-	VPADDD       Y1, Y7, Y7
+	VPAND        Y7, Y1, Y7
+	VPADDD       Y0, Y7, Y7
 	VPADDD       Y2, Y7, Y7
 	VCMPPS       $0x03, Y2, Y2, Y8
 	VPOR         Y6, Y2, Y2
 	VBLENDVPS    Y8, Y2, Y7, Y7
 	VPSRLD       $0x10, Y3, Y2
-	VPAND        Y2, Y5, Y2
-	VPADDD       Y1, Y2, Y2
+	VPAND        Y2, Y1, Y2
+	VPADDD       Y0, Y2, Y2
 	VPADDD       Y3, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y1
-	VPOR         Y6, Y3, Y3
-	VBLENDVPS    Y1, Y3, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y0
+	VPOR         Y6, Y3, Y1
+	VBLENDVPS    Y0, Y1, Y2, Y2
 	VPSRLD       $0x10, Y7, Y7
 	VPBLENDW     $0xaa, Y2, Y7, Y2
-	VPBROADCASTD word7fff<>+0(SB), Y1
-	VPBROADCASTD word1<>+0(SB), Y3
-	VPBROADCASTD word400000<>+0(SB), Y5
+	VPBROADCASTD word7fff<>+0(SB), Y0
+	VPBROADCASTD word1<>+0(SB), Y1
+	VPBROADCASTD word400000<>+0(SB), Y3
 	VPSRLD       $0x10, Y4, Y6
-	VPAND        Y6, Y3, Y6
-	VPADDD       Y1, Y6, Y6
+	VPAND        Y6, Y1, Y6
+	VPADDD       Y0, Y6, Y6
 	VPADDD       Y4, Y6, Y6
 	VCMPPS       $0x03, Y4, Y4, Y7
-	VPOR         Y5, Y4, Y4
+	VPOR         Y3, Y4, Y4
 	VBLENDVPS    Y7, Y4, Y6, Y6
-	VPSRLD       $0x10, Y0, Y4
-	VPAND        Y4, Y3, Y4
-	VPADDD       Y1, Y4, Y4
+	VPSRLD       $0x10, Y5, Y4
+	VPAND        Y4, Y1, Y4
 	VPADDD       Y0, Y4, Y4
-	VCMPPS       $0x03, Y0, Y0, Y1
-	VPOR         Y5, Y0, Y0
-	VBLENDVPS    Y1, Y0, Y4, Y4
+	VPADDD       Y5, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y0
+	VPOR         Y3, Y5, Y1
+	VBLENDVPS    Y0, Y1, Y4, Y4
 	VPSRLD       $0x10, Y6, Y6
 	VPBLENDW     $0xaa, Y4, Y6, Y4
 	VMOVUPS      Y2, (AX)
@@ -6920,7 +6924,7 @@ few5:
 	VMOVAPS Y0, Y6
 	VMOVAPS Y0, Y7
 	VMOVAPS Y0, Y8
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y9
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
@@ -6929,141 +6933,141 @@ few5:
 
 models11:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y9
-	VMOVUPS      (R9)(BX*2), Y11
-	VPSLLD       $0x10, Y11, Y10
-	VPAND        Y11, Y1, Y11
-	VFMADD231PS  Y10, Y9, Y2
-	VFMADD231PS  Y11, Y9, Y3
-	VMOVUPS      (R9)(CX*2), Y11
-	VPSLLD       $0x10, Y11, Y10
-	VPAND        Y11, Y1, Y11
-	VFMADD231PS  Y10, Y9, Y6
-	VFMADD231PS  Y11, Y9, Y7
-	VMOVUPS      32(R9)(BX*2), Y11
-	VPSLLD       $0x10, Y11, Y10
-	VPAND        Y11, Y1, Y11
-	VFMADD231PS  Y10, Y9, Y4
-	VFMADD231PS  Y11, Y9, Y5
-	VMOVUPS      32(R9)(CX*2), Y11
-	VPSLLD       $0x10, Y11, Y10
-	VPAND        Y11, Y1, Y11
-	VFMADD231PS  Y10, Y9, Y8
-	VFMADD231PS  Y11, Y9, Y0
+	VCVTSD2SS    (DI), X0, X10
+	VBROADCASTSS X10, Y10
+	VMOVUPS      (R9)(BX*2), Y12
+	VPSLLD       $0x10, Y12, Y11
+	VPAND        Y12, Y1, Y12
+	VFMADD231PS  Y11, Y10, Y2
+	VFMADD231PS  Y12, Y10, Y3
+	VMOVUPS      (R9)(CX*2), Y12
+	VPSLLD       $0x10, Y12, Y11
+	VPAND        Y12, Y1, Y12
+	VFMADD231PS  Y11, Y10, Y6
+	VFMADD231PS  Y12, Y10, Y7
+	VMOVUPS      32(R9)(BX*2), Y12
+	VPSLLD       $0x10, Y12, Y11
+	VPAND        Y12, Y1, Y12
+	VFMADD231PS  Y11, Y10, Y4
+	VFMADD231PS  Y12, Y10, Y5
+	VMOVUPS      32(R9)(CX*2), Y12
+	VPSLLD       $0x10, Y12, Y11
+	VPAND        Y12, Y1, Y12
+	VFMADD231PS  Y11, Y10, Y8
+	VFMADD231PS  Y12, Y10, Y9
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models11
 
 folded12:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided14
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale13
-	VDIVPS       Y1, Y2, Y2
-	VDIVPS       Y1, Y3, Y3
-	VDIVPS       Y1, Y4, Y4
-	VDIVPS       Y1, Y5, Y5
-	VDIVPS       Y1, Y6, Y6
-	VDIVPS       Y1, Y7, Y7
-	VDIVPS       Y1, Y8, Y8
-	VDIVPS       Y1, Y0, Y0
+	VDIVPS       Y0, Y2, Y2
+	VDIVPS       Y0, Y3, Y3
+	VDIVPS       Y0, Y4, Y4
+	VDIVPS       Y0, Y5, Y5
+	VDIVPS       Y0, Y6, Y6
+	VDIVPS       Y0, Y7, Y7
+	VDIVPS       Y0, Y8, Y8
+	VDIVPS       Y0, Y9, Y9
 	JMP          divided14
 
 scale13:
-	VMULPS Y1, Y2, Y2
-	VMULPS Y1, Y3, Y3
-	VMULPS Y1, Y4, Y4
-	VMULPS Y1, Y5, Y5
-	VMULPS Y1, Y6, Y6
-	VMULPS Y1, Y7, Y7
-	VMULPS Y1, Y8, Y8
-	VMULPS Y1, Y0, Y0
+	VMULPS Y0, Y2, Y2
+	VMULPS Y0, Y3, Y3
+	VMULPS Y0, Y4, Y4
+	VMULPS Y0, Y5, Y5
+	VMULPS Y0, Y6, Y6
+	VMULPS Y0, Y7, Y7
+	VMULPS Y0, Y8, Y8
+	VMULPS Y0, Y9, Y9
 
 divided14:
-	VPBROADCASTD word7fff<>+0(SB), Y1
-	VPBROADCASTD word1<>+0(SB), Y9
+	VPBROADCASTD word7fff<>+0(SB), Y0
+	VPBROADCASTD word1<>+0(SB), Y1
 	VPBROADCASTD word400000<>+0(SB), Y10
 	VPSRLD       $0x10, Y2, Y11
-	VPAND        Y11, Y9, Y11
-	VPADDD       Y1, Y11, Y11
+	VPAND        Y11, Y1, Y11
+	VPADDD       Y0, Y11, Y11
 	VPADDD       Y2, Y11, Y11
 	VCMPPS       $0x03, Y2, Y2, Y12
 	VPOR         Y10, Y2, Y2
 	VBLENDVPS    Y12, Y2, Y11, Y11
 	VPSRLD       $0x10, Y3, Y2
-	VPAND        Y2, Y9, Y2
-	VPADDD       Y1, Y2, Y2
+	VPAND        Y2, Y1, Y2
+	VPADDD       Y0, Y2, Y2
 	VPADDD       Y3, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y1
-	VPOR         Y10, Y3, Y3
-	VBLENDVPS    Y1, Y3, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y0
+	VPOR         Y10, Y3, Y1
+	VBLENDVPS    Y0, Y1, Y2, Y2
 	VPSRLD       $0x10, Y11, Y11
 	VPBLENDW     $0xaa, Y2, Y11, Y2
-	VPBROADCASTD word7fff<>+0(SB), Y1
-	VPBROADCASTD word1<>+0(SB), Y3
-	VPBROADCASTD word400000<>+0(SB), Y9
+	VPBROADCASTD word7fff<>+0(SB), Y0
+	VPBROADCASTD word1<>+0(SB), Y1
+	VPBROADCASTD word400000<>+0(SB), Y3
 	VPSRLD       $0x10, Y4, Y10
-	VPAND        Y10, Y3, Y10
-	VPADDD       Y1, Y10, Y10
+	VPAND        Y10, Y1, Y10
+	VPADDD       Y0, Y10, Y10
 	VPADDD       Y4, Y10, Y10
 	VCMPPS       $0x03, Y4, Y4, Y11
-	VPOR         Y9, Y4, Y4
+	VPOR         Y3, Y4, Y4
 	VBLENDVPS    Y11, Y4, Y10, Y10
 	VPSRLD       $0x10, Y5, Y4
-	VPAND        Y4, Y3, Y4
-	VPADDD       Y1, Y4, Y4
+	VPAND        Y4, Y1, Y4
+	VPADDD       Y0, Y4, Y4
 	VPADDD       Y5, Y4, Y4
-	VCMPPS       $0x03, Y5, Y5, Y1
-	VPOR         Y9, Y5, Y3
-	VBLENDVPS    Y1, Y3, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y0
+	VPOR         Y3, Y5, Y1
+	VBLENDVPS    Y0, Y1, Y4, Y4
 	VPSRLD       $0x10, Y10, Y10
 	VPBLENDW     $0xaa, Y4, Y10, Y4
-	VPBROADCASTD word7fff<>+0(SB), Y1
-	VPBROADCASTD word1<>+0(SB), Y3
-	VPBROADCASTD word400000<>+0(SB), Y5
-	VPSRLD       $0x10, Y6, Y9
-	VPAND        Y9, Y3, Y9
-	VPADDD       Y1, Y9, Y9
-	VPADDD       Y6, Y9, Y9
+	VPBROADCASTD word7fff<>+0(SB), Y0
+	VPBROADCASTD word1<>+0(SB), Y1
+	VPBROADCASTD word400000<>+0(SB), Y3
+	VPSRLD       $0x10, Y6, Y5
+	VPAND        Y5, Y1, Y5
+	VPADDD       Y0, Y5, Y5
+	VPADDD       Y6, Y5, Y5
 	VCMPPS       $0x03, Y6, Y6, Y10
-	VPOR         Y5, Y6, Y6
-	VBLENDVPS    Y10, Y6, Y9, Y9
+	VPOR         Y3, Y6, Y6
+	VBLENDVPS    Y10, Y6, Y5, Y5
 	VPSRLD       $0x10, Y7, Y6
-	VPAND        Y6, Y3, Y6
-	VPADDD       Y1, Y6, Y6
+	VPAND        Y6, Y1, Y6
+	VPADDD       Y0, Y6, Y6
 	VPADDD       Y7, Y6, Y6
-	VCMPPS       $0x03, Y7, Y7, Y1
-	VPOR         Y5, Y7, Y3
-	VBLENDVPS    Y1, Y3, Y6, Y6
-	VPSRLD       $0x10, Y9, Y9
-	VPBLENDW     $0xaa, Y6, Y9, Y6
-	VPBROADCASTD word7fff<>+0(SB), Y1
-	VPBROADCASTD word1<>+0(SB), Y3
-	VPBROADCASTD word400000<>+0(SB), Y5
-	VPSRLD       $0x10, Y8, Y7
-	VPAND        Y7, Y3, Y7
-	VPADDD       Y1, Y7, Y7
-	VPADDD       Y8, Y7, Y7
-	VCMPPS       $0x03, Y8, Y8, Y9
-	VPOR         Y5, Y8, Y8
-	VBLENDVPS    Y9, Y8, Y7, Y7
-	VPSRLD       $0x10, Y0, Y8
-	VPAND        Y8, Y3, Y8
-	VPADDD       Y1, Y8, Y8
-	VPADDD       Y0, Y8, Y8
-	VCMPPS       $0x03, Y0, Y0, Y1
-	VPOR         Y5, Y0, Y0
-	VBLENDVPS    Y1, Y0, Y8, Y8
-	VPSRLD       $0x10, Y7, Y7
-	VPBLENDW     $0xaa, Y8, Y7, Y8
+	VCMPPS       $0x03, Y7, Y7, Y0
+	VPOR         Y3, Y7, Y1
+	VBLENDVPS    Y0, Y1, Y6, Y6
+	VPSRLD       $0x10, Y5, Y5
+	VPBLENDW     $0xaa, Y6, Y5, Y6
+	VPBROADCASTD word7fff<>+0(SB), Y0
+	VPBROADCASTD word1<>+0(SB), Y1
+	VPBROADCASTD word400000<>+0(SB), Y3
+	VPSRLD       $0x10, Y8, Y5
+	VPAND        Y5, Y1, Y5
+	VPADDD       Y0, Y5, Y5
+	VPADDD       Y8, Y5, Y5
+	VCMPPS       $0x03, Y8, Y8, Y7
+	VPOR         Y3, Y8, Y8
+	VBLENDVPS    Y7, Y8, Y5, Y5
+	VPSRLD       $0x10, Y9, Y7
+	VPAND        Y7, Y1, Y7
+	VPADDD       Y0, Y7, Y7
+	VPADDD       Y9, Y7, Y7
+	VCMPPS       $0x03, Y9, Y9, Y0
+	VPOR         Y3, Y9, Y1
+	VBLENDVPS    Y0, Y1, Y7, Y7
+	VPSRLD       $0x10, Y5, Y5
+	VPBLENDW     $0xaa, Y7, Y5, Y7
 	VMOVUPS      Y2, (AX)
 	VMOVUPS      Y6, -64(AX)(DX*2)
 	VMOVUPS      Y4, 32(AX)
-	VMOVUPS      Y8, -32(AX)(DX*2)
+	VMOVUPS      Y7, -32(AX)(DX*2)
 	VZEROUPPER
 	RET
 
@@ -7097,22 +7101,22 @@ started16:
 
 models17:
 	MOVQ         (DI), R10
-	VBROADCASTSS (R8), Y4
+	VCVTSD2SS    (R8), X0, X4
+	VBROADCASTSS X4, Y4
 	VMOVUPS      (R10)(SI*2), Y6
 	VPSLLD       $0x10, Y6, Y5
 	VPAND        Y6, Y1, Y6
 	VFMADD231PS  Y5, Y4, Y2
 	VFMADD231PS  Y6, Y4, Y3
 	ADDQ         $0x18, DI
-	ADDQ         $0x04, R8
+	ADDQ         $0x08, R8
 	DECQ         R9
 	JNZ          models17
 
 folded18:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided20
-	VXORPS       X4, X4, X4
-	VCVTSD2SS    divisor+56(FP), X4, X4
+	VCVTSD2SS    divisor+56(FP), X0, X4
 	VBROADCASTSS X4, Y4
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale19
@@ -7198,7 +7202,8 @@ started24:
 
 models25:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y11
+	VCVTSD2SS    (DI), X0, X11
+	VBROADCASTSS X11, Y11
 	VMOVUPS      (R9)(BX*2), Y13
 	VPSLLD       $0x10, Y13, Y12
 	VPAND        Y13, Y1, Y13
@@ -7220,15 +7225,14 @@ models25:
 	VFMADD231PS  Y12, Y11, Y9
 	VFMADD231PS  Y13, Y11, Y10
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models25
 
 folded26:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided28
-	VXORPS       X11, X11, X11
-	VCVTSD2SS    divisor+56(FP), X11, X11
+	VCVTSD2SS    divisor+56(FP), X0, X11
 	VBROADCASTSS X11, Y11
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale27
@@ -7379,22 +7383,22 @@ started34:
 
 models35:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y5
+	VCVTSD2SS    (DI), X0, X5
+	VBROADCASTSS X5, Y5
 	VMOVUPS      (R9)(BX*2), Y7
 	VPSLLD       $0x10, Y7, Y6
 	VPAND        Y7, Y1, Y7
 	VFMADD231PS  Y6, Y5, Y3
 	VFMADD231PS  Y7, Y5, Y4
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models35
 
 folded36:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided38
-	VXORPS       X5, X5, X5
-	VCVTSD2SS    divisor+56(FP), X5, X5
+	VCVTSD2SS    divisor+56(FP), X0, X5
 	VBROADCASTSS X5, Y5
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale37
@@ -7455,7 +7459,7 @@ small1:
 	CMPQ    DX, $0x08
 	JLT     smaller40
 	VMOVAPS Y0, Y2
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y3
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded42
@@ -7464,53 +7468,53 @@ small1:
 
 models41:
 	MOVQ         (CX), R8
-	VBROADCASTSS (SI), Y4
+	VCVTSD2SS    (SI), X0, X4
+	VBROADCASTSS X4, Y4
 	LEAQ         (R8)(BX*2), R8
-	VMOVDQU      (R8), X3
-	VINSERTI128  $0x01, -16(R8)(DX*2), Y3, Y3
-	VPSLLD       $0x10, Y3, Y5
-	VPAND        Y3, Y1, Y6
-	VFMADD231PS  Y5, Y4, Y2
-	VFMADD231PS  Y6, Y4, Y0
+	VMOVDQU      (R8), X5
+	VINSERTI128  $0x01, -16(R8)(DX*2), Y5, Y5
+	VPSLLD       $0x10, Y5, Y6
+	VPAND        Y5, Y1, Y7
+	VFMADD231PS  Y6, Y4, Y2
+	VFMADD231PS  Y7, Y4, Y3
 	ADDQ         $0x18, CX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models41
 
 folded42:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided44
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale43
-	VDIVPS       Y1, Y2, Y2
-	VDIVPS       Y1, Y0, Y0
+	VDIVPS       Y0, Y2, Y2
+	VDIVPS       Y0, Y3, Y3
 	JMP          divided44
 
 scale43:
-	VMULPS Y1, Y2, Y2
-	VMULPS Y1, Y0, Y0
+	VMULPS Y0, Y2, Y2
+	VMULPS Y0, Y3, Y3
 
 divided44:
-	VPBROADCASTD word7fff<>+0(SB), Y1
-	VPBROADCASTD word1<>+0(SB), Y3
+	VPBROADCASTD word7fff<>+0(SB), Y0
+	VPBROADCASTD word1<>+0(SB), Y1
 	VPBROADCASTD word400000<>+0(SB), Y4
 	VPSRLD       $0x10, Y2, Y5
-	VPAND        Y5, Y3, Y5
-	VPADDD       Y1, Y5, Y5
+	VPAND        Y5, Y1, Y5
+	VPADDD       Y0, Y5, Y5
 	VPADDD       Y2, Y5, Y5
 	VCMPPS       $0x03, Y2, Y2, Y6
 	VPOR         Y4, Y2, Y2
 	VBLENDVPS    Y6, Y2, Y5, Y5
-	VPSRLD       $0x10, Y0, Y2
-	VPAND        Y2, Y3, Y2
-	VPADDD       Y1, Y2, Y2
+	VPSRLD       $0x10, Y3, Y2
+	VPAND        Y2, Y1, Y2
 	VPADDD       Y0, Y2, Y2
-	VCMPPS       $0x03, Y0, Y0, Y1
-	VPOR         Y4, Y0, Y0
-	VBLENDVPS    Y1, Y0, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y0
+	VPOR         Y4, Y3, Y1
+	VBLENDVPS    Y0, Y1, Y2, Y2
 	VPSRLD       $0x10, Y5, Y5
 	VPBLENDW     $0xaa, Y2, Y5, Y2
 	VMOVDQU      X2, (AX)
@@ -7522,7 +7526,7 @@ smaller40:
 	CMPQ    DX, $0x04
 	JLT     smaller45
 	VMOVAPS Y0, Y2
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y3
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded47
@@ -7531,53 +7535,53 @@ smaller40:
 
 models46:
 	MOVQ         (CX), R8
-	VBROADCASTSS (SI), Y4
+	VCVTSD2SS    (SI), X0, X4
+	VBROADCASTSS X4, Y4
 	LEAQ         (R8)(BX*2), R8
-	VMOVQ        (R8), X3
-	VPINSRQ      $0x01, -8(R8)(DX*2), X3, X3
-	VPSLLD       $0x10, Y3, Y5
-	VPAND        Y3, Y1, Y6
-	VFMADD231PS  Y5, Y4, Y2
-	VFMADD231PS  Y6, Y4, Y0
+	VMOVQ        (R8), X5
+	VPINSRQ      $0x01, -8(R8)(DX*2), X5, X5
+	VPSLLD       $0x10, Y5, Y6
+	VPAND        Y5, Y1, Y7
+	VFMADD231PS  Y6, Y4, Y2
+	VFMADD231PS  Y7, Y4, Y3
 	ADDQ         $0x18, CX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models46
 
 folded47:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided49
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale48
-	VDIVPS       Y1, Y2, Y2
-	VDIVPS       Y1, Y0, Y0
+	VDIVPS       Y0, Y2, Y2
+	VDIVPS       Y0, Y3, Y3
 	JMP          divided49
 
 scale48:
-	VMULPS Y1, Y2, Y2
-	VMULPS Y1, Y0, Y0
+	VMULPS Y0, Y2, Y2
+	VMULPS Y0, Y3, Y3
 
 divided49:
-	VPBROADCASTD word7fff<>+0(SB), Y1
-	VPBROADCASTD word1<>+0(SB), Y3
+	VPBROADCASTD word7fff<>+0(SB), Y0
+	VPBROADCASTD word1<>+0(SB), Y1
 	VPBROADCASTD word400000<>+0(SB), Y4
 	VPSRLD       $0x10, Y2, Y5
-	VPAND        Y5, Y3, Y5
-	VPADDD       Y1, Y5, Y5
+	VPAND        Y5, Y1, Y5
+	VPADDD       Y0, Y5, Y5
 	VPADDD       Y2, Y5, Y5
 	VCMPPS       $0x03, Y2, Y2, Y6
 	VPOR         Y4, Y2, Y2
 	VBLENDVPS    Y6, Y2, Y5, Y5
-	VPSRLD       $0x10, Y0, Y2
-	VPAND        Y2, Y3, Y2
-	VPADDD       Y1, Y2, Y2
+	VPSRLD       $0x10, Y3, Y2
+	VPAND        Y2, Y1, Y2
 	VPADDD       Y0, Y2, Y2
-	VCMPPS       $0x03, Y0, Y0, Y1
-	VPOR         Y4, Y0, Y0
-	VBLENDVPS    Y1, Y0, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y0
+	VPOR         Y4, Y3, Y1
+	VBLENDVPS    Y0, Y1, Y2, Y2
 	VPSRLD       $0x10, Y5, Y5
 	VPBLENDW     $0xaa, Y2, Y5, Y2
 	VMOVQ        X2, (AX)
@@ -7589,7 +7593,7 @@ smaller45:
 	CMPQ    DX, $0x02
 	JLT     smaller50
 	VMOVAPS Y0, Y2
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y3
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded52
@@ -7598,53 +7602,53 @@ smaller45:
 
 models51:
 	MOVQ         (CX), R8
-	VBROADCASTSS (SI), Y4
+	VCVTSD2SS    (SI), X0, X4
+	VBROADCASTSS X4, Y4
 	LEAQ         (R8)(BX*2), R8
-	VMOVD        (R8), X3
-	VPINSRD      $0x01, -4(R8)(DX*2), X3, X3
-	VPSLLD       $0x10, Y3, Y5
-	VPAND        Y3, Y1, Y6
-	VFMADD231PS  Y5, Y4, Y2
-	VFMADD231PS  Y6, Y4, Y0
+	VMOVD        (R8), X5
+	VPINSRD      $0x01, -4(R8)(DX*2), X5, X5
+	VPSLLD       $0x10, Y5, Y6
+	VPAND        Y5, Y1, Y7
+	VFMADD231PS  Y6, Y4, Y2
+	VFMADD231PS  Y7, Y4, Y3
 	ADDQ         $0x18, CX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models51
 
 folded52:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided54
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale53
-	VDIVPS       Y1, Y2, Y2
-	VDIVPS       Y1, Y0, Y0
+	VDIVPS       Y0, Y2, Y2
+	VDIVPS       Y0, Y3, Y3
 	JMP          divided54
 
 scale53:
-	VMULPS Y1, Y2, Y2
-	VMULPS Y1, Y0, Y0
+	VMULPS Y0, Y2, Y2
+	VMULPS Y0, Y3, Y3
 
 divided54:
-	VPBROADCASTD word7fff<>+0(SB), Y1
-	VPBROADCASTD word1<>+0(SB), Y3
+	VPBROADCASTD word7fff<>+0(SB), Y0
+	VPBROADCASTD word1<>+0(SB), Y1
 	VPBROADCASTD word400000<>+0(SB), Y4
 	VPSRLD       $0x10, Y2, Y5
-	VPAND        Y5, Y3, Y5
-	VPADDD       Y1, Y5, Y5
+	VPAND        Y5, Y1, Y5
+	VPADDD       Y0, Y5, Y5
 	VPADDD       Y2, Y5, Y5
 	VCMPPS       $0x03, Y2, Y2, Y6
 	VPOR         Y4, Y2, Y2
 	VBLENDVPS    Y6, Y2, Y5, Y5
-	VPSRLD       $0x10, Y0, Y2
-	VPAND        Y2, Y3, Y2
-	VPADDD       Y1, Y2, Y2
+	VPSRLD       $0x10, Y3, Y2
+	VPAND        Y2, Y1, Y2
 	VPADDD       Y0, Y2, Y2
-	VCMPPS       $0x03, Y0, Y0, Y1
-	VPOR         Y4, Y0, Y0
-	VBLENDVPS    Y1, Y0, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y0
+	VPOR         Y4, Y3, Y1
+	VBLENDVPS    Y0, Y1, Y2, Y2
 	VPSRLD       $0x10, Y5, Y5
 	VPBLENDW     $0xaa, Y2, Y5, Y2
 	VMOVD        X2, (AX)
@@ -7654,7 +7658,7 @@ divided54:
 
 smaller50:
 	VMOVAPS Y0, Y2
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y3
 	MOVQ    models+40(FP), SI
 	TESTQ   SI, SI
 	JZ      folded57
@@ -7663,53 +7667,53 @@ smaller50:
 
 models56:
 	MOVQ         (CX), DI
-	VBROADCASTSS (DX), Y4
+	VCVTSD2SS    (DX), X0, X4
+	VBROADCASTSS X4, Y4
 	LEAQ         (DI)(BX*2), DI
 	MOVWLZX      (DI), DI
-	VMOVD        DI, X3
-	VPSLLD       $0x10, Y3, Y5
-	VPAND        Y3, Y1, Y6
-	VFMADD231PS  Y5, Y4, Y2
-	VFMADD231PS  Y6, Y4, Y0
+	VMOVD        DI, X5
+	VPSLLD       $0x10, Y5, Y6
+	VPAND        Y5, Y1, Y7
+	VFMADD231PS  Y6, Y4, Y2
+	VFMADD231PS  Y7, Y4, Y3
 	ADDQ         $0x18, CX
-	ADDQ         $0x04, DX
+	ADDQ         $0x08, DX
 	DECQ         SI
 	JNZ          models56
 
 folded57:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided59
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale58
-	VDIVPS       Y1, Y2, Y2
-	VDIVPS       Y1, Y0, Y0
+	VDIVPS       Y0, Y2, Y2
+	VDIVPS       Y0, Y3, Y3
 	JMP          divided59
 
 scale58:
-	VMULPS Y1, Y2, Y2
-	VMULPS Y1, Y0, Y0
+	VMULPS Y0, Y2, Y2
+	VMULPS Y0, Y3, Y3
 
 divided59:
-	VPBROADCASTD word7fff<>+0(SB), Y1
-	VPBROADCASTD word1<>+0(SB), Y3
+	VPBROADCASTD word7fff<>+0(SB), Y0
+	VPBROADCASTD word1<>+0(SB), Y1
 	VPBROADCASTD word400000<>+0(SB), Y4
 	VPSRLD       $0x10, Y2, Y5
-	VPAND        Y5, Y3, Y5
-	VPADDD       Y1, Y5, Y5
+	VPAND        Y5, Y1, Y5
+	VPADDD       Y0, Y5, Y5
 	VPADDD       Y2, Y5, Y5
 	VCMPPS       $0x03, Y2, Y2, Y6
 	VPOR         Y4, Y2, Y2
 	VBLENDVPS    Y6, Y2, Y5, Y5
-	VPSRLD       $0x10, Y0, Y2
-	VPAND        Y2, Y3, Y2
-	VPADDD       Y1, Y2, Y2
+	VPSRLD       $0x10, Y3, Y2
+	VPAND        Y2, Y1, Y2
 	VPADDD       Y0, Y2, Y2
-	VCMPPS       $0x03, Y0, Y0, Y1
-	VPOR         Y4, Y0, Y0
-	VBLENDVPS    Y1, Y0, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y0
+	VPOR         Y4, Y3, Y1
+	VBLENDVPS    Y0, Y1, Y2, Y2
 	VPSRLD       $0x10, Y5, Y5
 	VPBLENDW     $0xaa, Y2, Y5, Y2
 	VPEXTRW      $0x00, X2, (AX)
@@ -7727,8 +7731,8 @@ TEXT ·accumulateBFloat16AVX2(SB), NOSPLIT, $0-48
 	MOVQ     offset+40(FP), DX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
-	VPCMPEQD Y0, Y0, Y0
-	VPSLLD   $0x10, Y0, Y0
+	VPCMPEQD Y1, Y1, Y1
+	VPSLLD   $0x10, Y1, Y1
 	CMPQ     CX, $+16
 	JLT      done61
 
@@ -7738,12 +7742,12 @@ TEXT ·accumulateBFloat16AVX2(SB), NOSPLIT, $0-48
 	LEAQ    -16(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
-	VMOVUPS (SI), Y2
-	VMOVUPS 32(SI), Y3
-	VSHUFPS $0x88, Y3, Y2, Y1
-	VSHUFPS $0xdd, Y3, Y2, Y2
-	VPERMPD $0xd8, Y1, Y1
+	VMOVUPS (SI), Y3
+	VMOVUPS 32(SI), Y4
+	VSHUFPS $0x88, Y4, Y3, Y2
+	VSHUFPS $0xdd, Y4, Y3, Y3
 	VPERMPD $0xd8, Y2, Y2
+	VPERMPD $0xd8, Y3, Y3
 	MOVQ    models+32(FP), R8
 	TESTQ   R8, R8
 	JZ      folded63
@@ -7752,14 +7756,15 @@ TEXT ·accumulateBFloat16AVX2(SB), NOSPLIT, $0-48
 
 models62:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y3
-	VMOVUPS      (R9)(BX*2), Y5
-	VPSLLD       $0x10, Y5, Y4
-	VPAND        Y5, Y0, Y5
-	VFMADD231PS  Y4, Y3, Y1
-	VFMADD231PS  Y5, Y3, Y2
+	VCVTSD2SS    (DI), X0, X4
+	VBROADCASTSS X4, Y4
+	VMOVUPS      (R9)(BX*2), Y6
+	VPSLLD       $0x10, Y6, Y5
+	VPAND        Y6, Y1, Y6
+	VFMADD231PS  Y5, Y4, Y2
+	VFMADD231PS  Y6, Y4, Y3
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models62
 
@@ -7769,30 +7774,30 @@ blocks60:
 	JLT  blocksDone65
 
 block64:
-	VMOVUPS (AX), Y4
-	VMOVUPS 32(AX), Y5
-	VSHUFPS $0x88, Y5, Y4, Y3
-	VSHUFPS $0xdd, Y5, Y4, Y4
-	VPERMPD $0xd8, Y3, Y3
+	VMOVUPS (AX), Y5
+	VMOVUPS 32(AX), Y6
+	VSHUFPS $0x88, Y6, Y5, Y4
+	VSHUFPS $0xdd, Y6, Y5, Y5
 	VPERMPD $0xd8, Y4, Y4
-	VMOVUPS 64(AX), Y6
-	VMOVUPS 96(AX), Y7
-	VSHUFPS $0x88, Y7, Y6, Y5
-	VSHUFPS $0xdd, Y7, Y6, Y6
 	VPERMPD $0xd8, Y5, Y5
+	VMOVUPS 64(AX), Y7
+	VMOVUPS 96(AX), Y8
+	VSHUFPS $0x88, Y8, Y7, Y6
+	VSHUFPS $0xdd, Y8, Y7, Y7
 	VPERMPD $0xd8, Y6, Y6
-	VMOVUPS 128(AX), Y8
-	VMOVUPS 160(AX), Y9
-	VSHUFPS $0x88, Y9, Y8, Y7
-	VSHUFPS $0xdd, Y9, Y8, Y8
 	VPERMPD $0xd8, Y7, Y7
+	VMOVUPS 128(AX), Y9
+	VMOVUPS 160(AX), Y10
+	VSHUFPS $0x88, Y10, Y9, Y8
+	VSHUFPS $0xdd, Y10, Y9, Y9
 	VPERMPD $0xd8, Y8, Y8
-	VMOVUPS 192(AX), Y10
-	VMOVUPS 224(AX), Y11
-	VSHUFPS $0x88, Y11, Y10, Y9
-	VSHUFPS $0xdd, Y11, Y10, Y10
 	VPERMPD $0xd8, Y9, Y9
+	VMOVUPS 192(AX), Y11
+	VMOVUPS 224(AX), Y12
+	VSHUFPS $0x88, Y12, Y11, Y10
+	VSHUFPS $0xdd, Y12, Y11, Y11
 	VPERMPD $0xd8, Y10, Y10
+	VPERMPD $0xd8, Y11, Y11
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded67
@@ -7801,57 +7806,58 @@ block64:
 
 models66:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Y11
-	VMOVUPS      (R8)(DX*2), Y13
-	VPSLLD       $0x10, Y13, Y12
-	VPAND        Y13, Y0, Y13
-	VFMADD231PS  Y12, Y11, Y3
-	VFMADD231PS  Y13, Y11, Y4
-	VMOVUPS      32(R8)(DX*2), Y13
-	VPSLLD       $0x10, Y13, Y12
-	VPAND        Y13, Y0, Y13
-	VFMADD231PS  Y12, Y11, Y5
-	VFMADD231PS  Y13, Y11, Y6
-	VMOVUPS      64(R8)(DX*2), Y13
-	VPSLLD       $0x10, Y13, Y12
-	VPAND        Y13, Y0, Y13
-	VFMADD231PS  Y12, Y11, Y7
-	VFMADD231PS  Y13, Y11, Y8
-	VMOVUPS      96(R8)(DX*2), Y13
-	VPSLLD       $0x10, Y13, Y12
-	VPAND        Y13, Y0, Y13
-	VFMADD231PS  Y12, Y11, Y9
-	VFMADD231PS  Y13, Y11, Y10
+	VCVTSD2SS    (SI), X0, X12
+	VBROADCASTSS X12, Y12
+	VMOVUPS      (R8)(DX*2), Y14
+	VPSLLD       $0x10, Y14, Y13
+	VPAND        Y14, Y1, Y14
+	VFMADD231PS  Y13, Y12, Y4
+	VFMADD231PS  Y14, Y12, Y5
+	VMOVUPS      32(R8)(DX*2), Y14
+	VPSLLD       $0x10, Y14, Y13
+	VPAND        Y14, Y1, Y14
+	VFMADD231PS  Y13, Y12, Y6
+	VFMADD231PS  Y14, Y12, Y7
+	VMOVUPS      64(R8)(DX*2), Y14
+	VPSLLD       $0x10, Y14, Y13
+	VPAND        Y14, Y1, Y14
+	VFMADD231PS  Y13, Y12, Y8
+	VFMADD231PS  Y14, Y12, Y9
+	VMOVUPS      96(R8)(DX*2), Y14
+	VPSLLD       $0x10, Y14, Y13
+	VPAND        Y14, Y1, Y14
+	VFMADD231PS  Y13, Y12, Y10
+	VFMADD231PS  Y14, Y12, Y11
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models66
 
 folded67:
-	VUNPCKLPS  Y4, Y3, Y11
-	VUNPCKHPS  Y4, Y3, Y4
-	VPERM2F128 $0x20, Y4, Y11, Y3
-	VPERM2F128 $0x31, Y4, Y11, Y4
-	VMOVUPS    Y3, (AX)
-	VMOVUPS    Y4, 32(AX)
-	VUNPCKLPS  Y6, Y5, Y3
-	VUNPCKHPS  Y6, Y5, Y5
-	VPERM2F128 $0x20, Y5, Y3, Y4
-	VPERM2F128 $0x31, Y5, Y3, Y3
-	VMOVUPS    Y4, 64(AX)
-	VMOVUPS    Y3, 96(AX)
-	VUNPCKLPS  Y8, Y7, Y3
-	VUNPCKHPS  Y8, Y7, Y5
-	VPERM2F128 $0x20, Y5, Y3, Y4
-	VPERM2F128 $0x31, Y5, Y3, Y3
-	VMOVUPS    Y4, 128(AX)
-	VMOVUPS    Y3, 160(AX)
-	VUNPCKLPS  Y10, Y9, Y3
-	VUNPCKHPS  Y10, Y9, Y5
-	VPERM2F128 $0x20, Y5, Y3, Y4
-	VPERM2F128 $0x31, Y5, Y3, Y3
-	VMOVUPS    Y4, 192(AX)
-	VMOVUPS    Y3, 224(AX)
+	VUNPCKLPS  Y5, Y4, Y12
+	VUNPCKHPS  Y5, Y4, Y5
+	VPERM2F128 $0x20, Y5, Y12, Y4
+	VPERM2F128 $0x31, Y5, Y12, Y5
+	VMOVUPS    Y4, (AX)
+	VMOVUPS    Y5, 32(AX)
+	VUNPCKLPS  Y7, Y6, Y4
+	VUNPCKHPS  Y7, Y6, Y6
+	VPERM2F128 $0x20, Y6, Y4, Y5
+	VPERM2F128 $0x31, Y6, Y4, Y4
+	VMOVUPS    Y5, 64(AX)
+	VMOVUPS    Y4, 96(AX)
+	VUNPCKLPS  Y9, Y8, Y4
+	VUNPCKHPS  Y9, Y8, Y6
+	VPERM2F128 $0x20, Y6, Y4, Y5
+	VPERM2F128 $0x31, Y6, Y4, Y4
+	VMOVUPS    Y5, 128(AX)
+	VMOVUPS    Y4, 160(AX)
+	VUNPCKLPS  Y11, Y10, Y4
+	VUNPCKHPS  Y11, Y10, Y6
+	VPERM2F128 $0x20, Y6, Y4, Y5
+	VPERM2F128 $0x31, Y6, Y4, Y4
+	VMOVUPS    Y5, 192(AX)
+	VMOVUPS    Y4, 224(AX)
 	ADDQ       $+256, AX
 	ADDQ       $+64, DX
 	SUBQ       $+64, CX
@@ -7863,12 +7869,12 @@ blocksDone65:
 	JLT  blocksDone69
 
 block68:
-	VMOVUPS (AX), Y4
-	VMOVUPS 32(AX), Y5
-	VSHUFPS $0x88, Y5, Y4, Y3
-	VSHUFPS $0xdd, Y5, Y4, Y4
-	VPERMPD $0xd8, Y3, Y3
+	VMOVUPS (AX), Y5
+	VMOVUPS 32(AX), Y6
+	VSHUFPS $0x88, Y6, Y5, Y4
+	VSHUFPS $0xdd, Y6, Y5, Y5
 	VPERMPD $0xd8, Y4, Y4
+	VPERMPD $0xd8, Y5, Y5
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded71
@@ -7877,24 +7883,25 @@ block68:
 
 models70:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Y5
-	VMOVUPS      (R8)(DX*2), Y7
-	VPSLLD       $0x10, Y7, Y6
-	VPAND        Y7, Y0, Y7
-	VFMADD231PS  Y6, Y5, Y3
-	VFMADD231PS  Y7, Y5, Y4
+	VCVTSD2SS    (SI), X0, X6
+	VBROADCASTSS X6, Y6
+	VMOVUPS      (R8)(DX*2), Y8
+	VPSLLD       $0x10, Y8, Y7
+	VPAND        Y8, Y1, Y8
+	VFMADD231PS  Y7, Y6, Y4
+	VFMADD231PS  Y8, Y6, Y5
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models70
 
 folded71:
-	VUNPCKLPS  Y4, Y3, Y5
-	VUNPCKHPS  Y4, Y3, Y4
-	VPERM2F128 $0x20, Y4, Y5, Y3
-	VPERM2F128 $0x31, Y4, Y5, Y4
-	VMOVUPS    Y3, (AX)
-	VMOVUPS    Y4, 32(AX)
+	VUNPCKLPS  Y5, Y4, Y6
+	VUNPCKHPS  Y5, Y4, Y5
+	VPERM2F128 $0x20, Y5, Y6, Y4
+	VPERM2F128 $0x31, Y5, Y6, Y5
+	VMOVUPS    Y4, (AX)
+	VMOVUPS    Y5, 32(AX)
 	ADDQ       $+64, AX
 	ADDQ       $+16, DX
 	SUBQ       $+16, CX
@@ -7905,8 +7912,8 @@ blocksDone69:
 	TESTQ      CX, CX
 	JZ         done61
 	LEAQ       -64(AX)(CX*4), AX
-	VUNPCKLPS  Y2, Y1, Y0
-	VUNPCKHPS  Y2, Y1, Y2
+	VUNPCKLPS  Y3, Y2, Y0
+	VUNPCKHPS  Y3, Y2, Y2
 	VPERM2F128 $0x20, Y2, Y0, Y1
 	VPERM2F128 $0x31, Y2, Y0, Y0
 	VMOVUPS    Y1, (AX)
@@ -7939,7 +7946,7 @@ TEXT ·weightedSumFloat32NativeAVX2(SB), NOSPLIT, $0-72
 	JGT      few5
 	LEAQ     -8(BX)(DX*1), CX
 	VMOVAPS  Y0, Y1
-	VMOVAPS  Y0, Y0
+	VMOVAPS  Y0, Y2
 	MOVQ     models+40(FP), R8
 	TESTQ    R8, R8
 	JZ       folded7
@@ -7948,33 +7955,33 @@ TEXT ·weightedSumFloat32NativeAVX2(SB), NOSPLIT, $0-72
 
 models6:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y2
-	VFMADD231PS  (R9)(BX*4), Y2, Y1
-	VFMADD231PS  (R9)(CX*4), Y2, Y0
+	VCVTSD2SS    (DI), X0, X3
+	VBROADCASTSS X3, Y3
+	VFMADD231PS  (R9)(BX*4), Y3, Y1
+	VFMADD231PS  (R9)(CX*4), Y3, Y2
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models6
 
 folded7:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided9
-	VXORPS       X2, X2, X2
-	VCVTSD2SS    divisor+56(FP), X2, X2
-	VBROADCASTSS X2, Y2
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale8
-	VDIVPS       Y2, Y1, Y1
-	VDIVPS       Y2, Y0, Y0
+	VDIVPS       Y0, Y1, Y1
+	VDIVPS       Y0, Y2, Y2
 	JMP          divided9
 
 scale8:
-	VMULPS Y2, Y1, Y1
-	VMULPS Y2, Y0, Y0
+	VMULPS Y0, Y1, Y1
+	VMULPS Y0, Y2, Y2
 
 divided9:
 	VMOVUPS Y1, (AX)
-	VMOVUPS Y0, -32(AX)(DX*4)
+	VMOVUPS Y2, -32(AX)(DX*4)
 	VZEROUPPER
 	RET
 
@@ -7985,7 +7992,7 @@ few5:
 	VMOVAPS Y0, Y1
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y4
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
@@ -7994,41 +8001,41 @@ few5:
 
 models11:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y4
-	VFMADD231PS  (R9)(BX*4), Y4, Y1
-	VFMADD231PS  (R9)(CX*4), Y4, Y3
-	VFMADD231PS  32(R9)(BX*4), Y4, Y2
-	VFMADD231PS  32(R9)(CX*4), Y4, Y0
+	VCVTSD2SS    (DI), X0, X5
+	VBROADCASTSS X5, Y5
+	VFMADD231PS  (R9)(BX*4), Y5, Y1
+	VFMADD231PS  (R9)(CX*4), Y5, Y3
+	VFMADD231PS  32(R9)(BX*4), Y5, Y2
+	VFMADD231PS  32(R9)(CX*4), Y5, Y4
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models11
 
 folded12:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided14
-	VXORPS       X4, X4, X4
-	VCVTSD2SS    divisor+56(FP), X4, X4
-	VBROADCASTSS X4, Y4
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale13
-	VDIVPS       Y4, Y1, Y1
-	VDIVPS       Y4, Y2, Y2
-	VDIVPS       Y4, Y3, Y3
-	VDIVPS       Y4, Y0, Y0
+	VDIVPS       Y0, Y1, Y1
+	VDIVPS       Y0, Y2, Y2
+	VDIVPS       Y0, Y3, Y3
+	VDIVPS       Y0, Y4, Y4
 	JMP          divided14
 
 scale13:
-	VMULPS Y4, Y1, Y1
-	VMULPS Y4, Y2, Y2
-	VMULPS Y4, Y3, Y3
-	VMULPS Y4, Y0, Y0
+	VMULPS Y0, Y1, Y1
+	VMULPS Y0, Y2, Y2
+	VMULPS Y0, Y3, Y3
+	VMULPS Y0, Y4, Y4
 
 divided14:
 	VMOVUPS Y1, (AX)
 	VMOVUPS Y3, -64(AX)(DX*4)
 	VMOVUPS Y2, 32(AX)
-	VMOVUPS Y0, -32(AX)(DX*4)
+	VMOVUPS Y4, -32(AX)(DX*4)
 	VZEROUPPER
 	RET
 
@@ -8043,7 +8050,7 @@ few10:
 	VMOVAPS Y0, Y5
 	VMOVAPS Y0, Y6
 	VMOVAPS Y0, Y7
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y8
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded17
@@ -8052,47 +8059,47 @@ few10:
 
 models16:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y8
-	VFMADD231PS  (R9)(BX*4), Y8, Y1
-	VFMADD231PS  (R9)(CX*4), Y8, Y5
-	VFMADD231PS  32(R9)(BX*4), Y8, Y2
-	VFMADD231PS  32(R9)(CX*4), Y8, Y6
-	VFMADD231PS  64(R9)(BX*4), Y8, Y3
-	VFMADD231PS  64(R9)(CX*4), Y8, Y7
-	VFMADD231PS  96(R9)(BX*4), Y8, Y4
-	VFMADD231PS  96(R9)(CX*4), Y8, Y0
+	VCVTSD2SS    (DI), X0, X9
+	VBROADCASTSS X9, Y9
+	VFMADD231PS  (R9)(BX*4), Y9, Y1
+	VFMADD231PS  (R9)(CX*4), Y9, Y5
+	VFMADD231PS  32(R9)(BX*4), Y9, Y2
+	VFMADD231PS  32(R9)(CX*4), Y9, Y6
+	VFMADD231PS  64(R9)(BX*4), Y9, Y3
+	VFMADD231PS  64(R9)(CX*4), Y9, Y7
+	VFMADD231PS  96(R9)(BX*4), Y9, Y4
+	VFMADD231PS  96(R9)(CX*4), Y9, Y8
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models16
 
 folded17:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided19
-	VXORPS       X8, X8, X8
-	VCVTSD2SS    divisor+56(FP), X8, X8
-	VBROADCASTSS X8, Y8
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale18
-	VDIVPS       Y8, Y1, Y1
-	VDIVPS       Y8, Y2, Y2
-	VDIVPS       Y8, Y3, Y3
-	VDIVPS       Y8, Y4, Y4
-	VDIVPS       Y8, Y5, Y5
-	VDIVPS       Y8, Y6, Y6
-	VDIVPS       Y8, Y7, Y7
-	VDIVPS       Y8, Y0, Y0
+	VDIVPS       Y0, Y1, Y1
+	VDIVPS       Y0, Y2, Y2
+	VDIVPS       Y0, Y3, Y3
+	VDIVPS       Y0, Y4, Y4
+	VDIVPS       Y0, Y5, Y5
+	VDIVPS       Y0, Y6, Y6
+	VDIVPS       Y0, Y7, Y7
+	VDIVPS       Y0, Y8, Y8
 	JMP          divided19
 
 scale18:
-	VMULPS Y8, Y1, Y1
-	VMULPS Y8, Y2, Y2
-	VMULPS Y8, Y3, Y3
-	VMULPS Y8, Y4, Y4
-	VMULPS Y8, Y5, Y5
-	VMULPS Y8, Y6, Y6
-	VMULPS Y8, Y7, Y7
-	VMULPS Y8, Y0, Y0
+	VMULPS Y0, Y1, Y1
+	VMULPS Y0, Y2, Y2
+	VMULPS Y0, Y3, Y3
+	VMULPS Y0, Y4, Y4
+	VMULPS Y0, Y5, Y5
+	VMULPS Y0, Y6, Y6
+	VMULPS Y0, Y7, Y7
+	VMULPS Y0, Y8, Y8
 
 divided19:
 	VMOVUPS Y1, (AX)
@@ -8102,7 +8109,7 @@ divided19:
 	VMOVUPS Y3, 64(AX)
 	VMOVUPS Y7, -64(AX)(DX*4)
 	VMOVUPS Y4, 96(AX)
-	VMOVUPS Y0, -32(AX)(DX*4)
+	VMOVUPS Y8, -32(AX)(DX*4)
 	VZEROUPPER
 	RET
 
@@ -8130,18 +8137,18 @@ started21:
 
 models22:
 	MOVQ         (DI), R10
-	VBROADCASTSS (R8), Y2
+	VCVTSD2SS    (R8), X0, X2
+	VBROADCASTSS X2, Y2
 	VFMADD231PS  (R10)(SI*4), Y2, Y1
 	ADDQ         $0x18, DI
-	ADDQ         $0x04, R8
+	ADDQ         $0x08, R8
 	DECQ         R9
 	JNZ          models22
 
 folded23:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided25
-	VXORPS       X2, X2, X2
-	VCVTSD2SS    divisor+56(FP), X2, X2
+	VCVTSD2SS    divisor+56(FP), X0, X2
 	VBROADCASTSS X2, Y2
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale24
@@ -8190,7 +8197,8 @@ started29:
 
 models30:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y10
+	VCVTSD2SS    (DI), X0, X10
+	VBROADCASTSS X10, Y10
 	VFMADD231PS  (R9)(BX*4), Y10, Y2
 	VFMADD231PS  32(R9)(BX*4), Y10, Y3
 	VFMADD231PS  64(R9)(BX*4), Y10, Y4
@@ -8200,15 +8208,14 @@ models30:
 	VFMADD231PS  192(R9)(BX*4), Y10, Y8
 	VFMADD231PS  224(R9)(BX*4), Y10, Y9
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models30
 
 folded31:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided33
-	VXORPS       X10, X10, X10
-	VCVTSD2SS    divisor+56(FP), X10, X10
+	VCVTSD2SS    divisor+56(FP), X0, X10
 	VBROADCASTSS X10, Y10
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale32
@@ -8287,19 +8294,19 @@ started39:
 
 models40:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y4
+	VCVTSD2SS    (DI), X0, X4
+	VBROADCASTSS X4, Y4
 	VFMADD231PS  (R9)(BX*4), Y4, Y2
 	VFMADD231PS  32(R9)(BX*4), Y4, Y3
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models40
 
 folded41:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided43
-	VXORPS       X4, X4, X4
-	VCVTSD2SS    divisor+56(FP), X4, X4
+	VCVTSD2SS    divisor+56(FP), X0, X4
 	VBROADCASTSS X4, Y4
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale42
@@ -8352,18 +8359,18 @@ started49:
 
 models50:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y3
+	VCVTSD2SS    (DI), X0, X3
+	VBROADCASTSS X3, Y3
 	VFMADD231PS  (R9)(BX*4), Y3, Y2
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models50
 
 folded51:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided53
-	VXORPS       X3, X3, X3
-	VCVTSD2SS    divisor+56(FP), X3, X3
+	VCVTSD2SS    divisor+56(FP), X0, X3
 	VBROADCASTSS X3, Y3
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale52
@@ -8402,7 +8409,7 @@ small1:
 	JZ      done4
 	CMPQ    DX, $0x04
 	JLT     smaller55
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y1
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded57
@@ -8411,40 +8418,40 @@ small1:
 
 models56:
 	MOVQ         (CX), R8
-	VBROADCASTSS (SI), Y2
+	VCVTSD2SS    (SI), X0, X2
+	VBROADCASTSS X2, Y2
 	LEAQ         (R8)(BX*4), R8
-	VMOVDQU      (R8), X1
-	VINSERTI128  $0x01, -16(R8)(DX*4), Y1, Y1
-	VFMADD231PS  Y1, Y2, Y0
+	VMOVDQU      (R8), X3
+	VINSERTI128  $0x01, -16(R8)(DX*4), Y3, Y3
+	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         $0x18, CX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models56
 
 folded57:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided59
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale58
-	VDIVPS       Y1, Y0, Y0
+	VDIVPS       Y0, Y1, Y1
 	JMP          divided59
 
 scale58:
-	VMULPS Y1, Y0, Y0
+	VMULPS Y0, Y1, Y1
 
 divided59:
-	VMOVDQU      X0, (AX)
-	VEXTRACTI128 $0x01, Y0, -16(AX)(DX*4)
+	VMOVDQU      X1, (AX)
+	VEXTRACTI128 $0x01, Y1, -16(AX)(DX*4)
 	VZEROUPPER
 	RET
 
 smaller55:
 	CMPQ    DX, $0x02
 	JLT     smaller60
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y1
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded62
@@ -8453,38 +8460,38 @@ smaller55:
 
 models61:
 	MOVQ         (CX), R8
-	VBROADCASTSS (SI), Y2
+	VCVTSD2SS    (SI), X0, X2
+	VBROADCASTSS X2, Y2
 	LEAQ         (R8)(BX*4), R8
-	VMOVQ        (R8), X1
-	VPINSRQ      $0x01, -8(R8)(DX*4), X1, X1
-	VFMADD231PS  Y1, Y2, Y0
+	VMOVQ        (R8), X3
+	VPINSRQ      $0x01, -8(R8)(DX*4), X3, X3
+	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         $0x18, CX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models61
 
 folded62:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided64
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale63
-	VDIVPS       Y1, Y0, Y0
+	VDIVPS       Y0, Y1, Y1
 	JMP          divided64
 
 scale63:
-	VMULPS Y1, Y0, Y0
+	VMULPS Y0, Y1, Y1
 
 divided64:
-	VMOVQ   X0, (AX)
-	VPEXTRQ $0x01, X0, -8(AX)(DX*4)
+	VMOVQ   X1, (AX)
+	VPEXTRQ $0x01, X1, -8(AX)(DX*4)
 	VZEROUPPER
 	RET
 
 smaller60:
-	VMOVAPS Y0, Y0
+	VMOVAPS Y0, Y1
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded67
@@ -8493,33 +8500,33 @@ smaller60:
 
 models66:
 	MOVQ         (CX), R8
-	VBROADCASTSS (SI), Y2
+	VCVTSD2SS    (SI), X0, X2
+	VBROADCASTSS X2, Y2
 	LEAQ         (R8)(BX*4), R8
-	VMOVD        (R8), X1
-	VPINSRD      $0x01, -4(R8)(DX*4), X1, X1
-	VFMADD231PS  Y1, Y2, Y0
+	VMOVD        (R8), X3
+	VPINSRD      $0x01, -4(R8)(DX*4), X3, X3
+	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         $0x18, CX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models66
 
 folded67:
 	TESTQ        $0x00000006, flags+64(FP)
 	JZ           divided69
-	VXORPS       X1, X1, X1
-	VCVTSD2SS    divisor+56(FP), X1, X1
-	VBROADCASTSS X1, Y1
+	VCVTSD2SS    divisor+56(FP), X0, X0
+	VBROADCASTSS X0, Y0
 	TESTQ        $0x00000004, flags+64(FP)
 	JNZ          scale68
-	VDIVPS       Y1, Y0, Y0
+	VDIVPS       Y0, Y1, Y1
 	JMP          divided69
 
 scale68:
-	VMULPS Y1, Y0, Y0
+	VMULPS Y0, Y1, Y1
 
 divided69:
-	VMOVD   X0, (AX)
-	VPEXTRD $0x01, X0, -4(AX)(DX*4)
+	VMOVD   X1, (AX)
+	VPEXTRD $0x01, X1, -4(AX)(DX*4)
 	VZEROUPPER
 	RET
 
@@ -8552,10 +8559,11 @@ TEXT ·accumulateFloat32NativeAVX2(SB), NOSPLIT, $0-48
 
 models72:
 	MOVQ         (SI), R9
-	VBROADCASTSS (DI), Y0
-	VFMADD231PS  (R9)(BX*4), Y0, Y1
+	VCVTSD2SS    (DI), X0, X2
+	VBROADCASTSS X2, Y2
+	VFMADD231PS  (R9)(BX*4), Y2, Y1
 	ADDQ         $0x18, SI
-	ADDQ         $0x04, DI
+	ADDQ         $0x08, DI
 	DECQ         R8
 	JNZ          models72
 
@@ -8565,14 +8573,14 @@ blocks70:
 	JLT  blocksDone75
 
 block74:
-	VMOVUPS (AX), Y0
-	VMOVUPS 32(AX), Y2
-	VMOVUPS 64(AX), Y3
-	VMOVUPS 96(AX), Y4
-	VMOVUPS 128(AX), Y5
-	VMOVUPS 160(AX), Y6
-	VMOVUPS 192(AX), Y7
-	VMOVUPS 224(AX), Y8
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
+	VMOVUPS 64(AX), Y4
+	VMOVUPS 96(AX), Y5
+	VMOVUPS 128(AX), Y6
+	VMOVUPS 160(AX), Y7
+	VMOVUPS 192(AX), Y8
+	VMOVUPS 224(AX), Y9
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded77
@@ -8581,29 +8589,30 @@ block74:
 
 models76:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Y9
-	VFMADD231PS  (R8)(DX*4), Y9, Y0
-	VFMADD231PS  32(R8)(DX*4), Y9, Y2
-	VFMADD231PS  64(R8)(DX*4), Y9, Y3
-	VFMADD231PS  96(R8)(DX*4), Y9, Y4
-	VFMADD231PS  128(R8)(DX*4), Y9, Y5
-	VFMADD231PS  160(R8)(DX*4), Y9, Y6
-	VFMADD231PS  192(R8)(DX*4), Y9, Y7
-	VFMADD231PS  224(R8)(DX*4), Y9, Y8
+	VCVTSD2SS    (SI), X0, X10
+	VBROADCASTSS X10, Y10
+	VFMADD231PS  (R8)(DX*4), Y10, Y2
+	VFMADD231PS  32(R8)(DX*4), Y10, Y3
+	VFMADD231PS  64(R8)(DX*4), Y10, Y4
+	VFMADD231PS  96(R8)(DX*4), Y10, Y5
+	VFMADD231PS  128(R8)(DX*4), Y10, Y6
+	VFMADD231PS  160(R8)(DX*4), Y10, Y7
+	VFMADD231PS  192(R8)(DX*4), Y10, Y8
+	VFMADD231PS  224(R8)(DX*4), Y10, Y9
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models76
 
 folded77:
-	VMOVUPS Y0, (AX)
-	VMOVUPS Y2, 32(AX)
-	VMOVUPS Y3, 64(AX)
-	VMOVUPS Y4, 96(AX)
-	VMOVUPS Y5, 128(AX)
-	VMOVUPS Y6, 160(AX)
-	VMOVUPS Y7, 192(AX)
-	VMOVUPS Y8, 224(AX)
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y3, 32(AX)
+	VMOVUPS Y4, 64(AX)
+	VMOVUPS Y5, 96(AX)
+	VMOVUPS Y6, 128(AX)
+	VMOVUPS Y7, 160(AX)
+	VMOVUPS Y8, 192(AX)
+	VMOVUPS Y9, 224(AX)
 	ADDQ    $+256, AX
 	ADDQ    $+64, DX
 	SUBQ    $+64, CX
@@ -8615,8 +8624,8 @@ blocksDone75:
 	JLT  blocksDone79
 
 block78:
-	VMOVUPS (AX), Y0
-	VMOVUPS 32(AX), Y2
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded81
@@ -8625,17 +8634,18 @@ block78:
 
 models80:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Y3
-	VFMADD231PS  (R8)(DX*4), Y3, Y0
-	VFMADD231PS  32(R8)(DX*4), Y3, Y2
+	VCVTSD2SS    (SI), X0, X4
+	VBROADCASTSS X4, Y4
+	VFMADD231PS  (R8)(DX*4), Y4, Y2
+	VFMADD231PS  32(R8)(DX*4), Y4, Y3
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models80
 
 folded81:
-	VMOVUPS Y0, (AX)
-	VMOVUPS Y2, 32(AX)
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y3, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
@@ -8647,7 +8657,7 @@ blocksDone79:
 	JLT  blocksDone83
 
 block82:
-	VMOVUPS (AX), Y0
+	VMOVUPS (AX), Y2
 	MOVQ    models+32(FP), DI
 	TESTQ   DI, DI
 	JZ      folded85
@@ -8656,15 +8666,16 @@ block82:
 
 models84:
 	MOVQ         (BX), R8
-	VBROADCASTSS (SI), Y2
-	VFMADD231PS  (R8)(DX*4), Y2, Y0
+	VCVTSD2SS    (SI), X0, X3
+	VBROADCASTSS X3, Y3
+	VFMADD231PS  (R8)(DX*4), Y3, Y2
 	ADDQ         $0x18, BX
-	ADDQ         $0x04, SI
+	ADDQ         $0x08, SI
 	DECQ         DI
 	JNZ          models84
 
 folded85:
-	VMOVUPS Y0, (AX)
+	VMOVUPS Y2, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX

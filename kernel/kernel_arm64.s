@@ -1332,7 +1332,8 @@ lastStarted:
 lastModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4e217a11     // fcvtl2 v17.4s, v16.8h
@@ -1402,7 +1403,8 @@ blockStarted:
 blockModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -1545,7 +1547,8 @@ fewStarted:
 fewModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	WORD    $0x4e217a12       // fcvtl2 v18.4s, v16.8h
@@ -1609,7 +1612,8 @@ vectorStarted:
 vectorModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4e217a11       // fcvtl2 v17.4s, v16.8h
@@ -1673,7 +1677,8 @@ small4Started:
 small4Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVD   (R11), F16
@@ -1727,7 +1732,8 @@ small2Started:
 small2Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVS   (R11), F16
@@ -1772,7 +1778,8 @@ small1Started:
 small1Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	MOVHU   (R11), R12
 	FMOVS   R12, F16
@@ -1825,7 +1832,8 @@ TEXT ·accumulateFloat16NEON(SB), NOSPLIT, $0-48
 lastModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4e217a11     // fcvtl2 v17.4s, v16.8h
@@ -1860,7 +1868,8 @@ block:
 blockModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -1931,7 +1940,8 @@ few:
 fewModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	WORD    $0x4e217a12       // fcvtl2 v18.4s, v16.8h
@@ -1968,7 +1978,8 @@ vector:
 vectorModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4e217a11       // fcvtl2 v17.4s, v16.8h
@@ -2011,7 +2022,8 @@ small4:
 small4Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVD   (R11), F16
@@ -2045,7 +2057,8 @@ small2:
 small2Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVS   (R11), F16
@@ -2073,7 +2086,8 @@ small1:
 small1Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	MOVHU   (R11), R12
 	FMOVS   R12, F16
@@ -2140,7 +2154,8 @@ lastStarted:
 lastModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
 	VZIP2   V16.H8, V29.H8, V17.H8
@@ -2221,7 +2236,8 @@ blockStarted:
 blockModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -2452,7 +2468,8 @@ fewStarted:
 fewModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	VZIP2   V16.H8, V29.H8, V18.H8
@@ -2538,7 +2555,8 @@ vectorStarted:
 vectorModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
 	VZIP2   V16.H8, V29.H8, V17.H8
@@ -2613,7 +2631,8 @@ small4Started:
 small4Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVD   (R11), F16
@@ -2678,7 +2697,8 @@ small2Started:
 small2Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVS   (R11), F16
@@ -2729,7 +2749,8 @@ small1Started:
 small1Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	MOVHU   (R11), R12
 	FMOVS   R12, F16
@@ -2794,7 +2815,8 @@ TEXT ·accumulateBFloat16NEON(SB), NOSPLIT, $0-48
 lastModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
 	VZIP2   V16.H8, V29.H8, V17.H8
@@ -2829,7 +2851,8 @@ block:
 blockModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -2900,7 +2923,8 @@ few:
 fewModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	VZIP2   V16.H8, V29.H8, V18.H8
@@ -2937,7 +2961,8 @@ vector:
 vectorModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
 	VZIP2   V16.H8, V29.H8, V17.H8
@@ -2980,7 +3005,8 @@ small4:
 small4Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVD   (R11), F16
@@ -3014,7 +3040,8 @@ small2:
 small2Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVS   (R11), F16
@@ -3042,7 +3069,8 @@ small1:
 small1Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	MOVHU   (R11), R12
 	FMOVS   R12, F16
@@ -3102,7 +3130,8 @@ lastStarted:
 lastModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4f981200     // fmla v0.4s, v16.4s, v24.s[0]
@@ -3165,7 +3194,8 @@ blockStarted:
 blockModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -3288,7 +3318,8 @@ fewStarted:
 fewModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -3345,7 +3376,8 @@ vectorStarted:
 vectorModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
@@ -3401,7 +3433,8 @@ small2Started:
 small2Models:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	ADD     R13<<2, R11, R12
 	FMOVD   (R11), F16
@@ -3444,7 +3477,8 @@ small1Started:
 small1Models:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FMOVS   (R11), F16
 	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
@@ -3494,7 +3528,8 @@ TEXT ·accumulateFloat32NativeNEON(SB), NOSPLIT, $0-48
 lastModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4f981200     // fmla v0.4s, v16.4s, v24.s[0]
@@ -3525,7 +3560,8 @@ block:
 blockModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -3584,7 +3620,8 @@ few:
 fewModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -3618,7 +3655,8 @@ vector:
 vectorModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
@@ -3658,7 +3696,8 @@ small2:
 small2Models:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	ADD     R13<<2, R11, R12
 	FMOVD   (R11), F16
@@ -3685,7 +3724,8 @@ small1:
 small1Models:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVS.P 4(R9), F24
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
 	ADD     R6, R11
 	FMOVS   (R11), F16
 	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]

@@ -328,7 +328,7 @@ func newNEONCase(k *neonKind, r *rand.Rand) *neonCase {
 		}
 		c.models = append(c.models, model)
 	}
-	c.weights = neonBuffer(neonModels * k.accumulatorSize)
+	c.weights = neonBuffer(neonModels * 8)
 	for j := range neonModels {
 		value := r.Float64()
 		switch r.IntN(6) {
@@ -340,7 +340,7 @@ func newNEONCase(k *neonKind, r *rand.Rand) *neonCase {
 			value = math.Ldexp(value, 100)
 		}
 		c.weightValues[j] = k.accumulatorValue(k.accumulatorBits(value))
-		neonPut(c.weights, k.accumulatorSize, j, k.accumulatorBits(value))
+		neonPut(c.weights, 8, j, math.Float64bits(value))
 	}
 	for i := range c.accumulators {
 		c.accumulators[i].sum = k.randomAccumulator(r)
@@ -585,7 +585,7 @@ func TestNEONEvery16BitPattern(t *testing.T) {
 				t.Fatalf("%s: the reference takes %#04x to %#04x", k.name, i, got)
 			}
 		}
-		one := float32(1)
+		one := float64(1)
 		k.weightedSum(unsafe.Pointer(&dst[0]), unsafe.Pointer(&x), unsafe.Pointer(&one), nil, len(x), 1, 0, 1, 0)
 		for i, got := range dst {
 			if !neonSame(uint64(got), uint64(i), k.decode) {

@@ -141,21 +141,21 @@ func (a *accumulators) round(kind implementation.Kind, dst unsafe.Pointer, i, m 
 // fold is: for i := range m { sum[i] = fma(w[k], x[k][offset+i], sum[i]) }
 func fold(kind implementation.Kind, sum, compensation, x, w unsafe.Pointer, k, offset, m int) {
 	header := unsafe.Add(x, k*sliceHeader)
-	weight := unsafe.Add(w, k*accumulatorSize(kind))
+	weight := *(*float64)(unsafe.Add(w, k*8))
 	switch kind {
 	case implementation.Float32:
-		foldFloat32(unsafe.Slice((*float64)(sum), m), (*(*[]float32)(header))[offset:offset+m], *(*float64)(weight))
+		foldFloat32(unsafe.Slice((*float64)(sum), m), (*(*[]float32)(header))[offset:offset+m], weight)
 	case implementation.Float64:
-		foldFloat64(unsafe.Slice((*float64)(sum), m), (*(*[]float64)(header))[offset:offset+m], *(*float64)(weight))
+		foldFloat64(unsafe.Slice((*float64)(sum), m), (*(*[]float64)(header))[offset:offset+m], weight)
 	case implementation.Float16:
-		foldFloat16(unsafe.Slice((*float32)(sum), m), (*(*[]uint16)(header))[offset:offset+m], *(*float32)(weight))
+		foldFloat16(unsafe.Slice((*float32)(sum), m), (*(*[]uint16)(header))[offset:offset+m], float32(weight))
 	case implementation.BFloat16:
-		foldBFloat16(unsafe.Slice((*float32)(sum), m), (*(*[]uint16)(header))[offset:offset+m], *(*float32)(weight))
+		foldBFloat16(unsafe.Slice((*float32)(sum), m), (*(*[]uint16)(header))[offset:offset+m], float32(weight))
 	case implementation.Float32Native:
-		foldFloat32Native(unsafe.Slice((*float32)(sum), m), (*(*[]float32)(header))[offset:offset+m], *(*float32)(weight))
+		foldFloat32Native(unsafe.Slice((*float32)(sum), m), (*(*[]float32)(header))[offset:offset+m], float32(weight))
 	case implementation.Float64Wider:
 		foldFloat64Wider(unsafe.Slice((*float64)(sum), m), unsafe.Slice((*float64)(compensation), m),
-			(*(*[]float64)(header))[offset:offset+m], *(*float64)(weight))
+			(*(*[]float64)(header))[offset:offset+m], weight)
 	}
 }
 

@@ -32,6 +32,7 @@ const (
 	flagScale   = 4
 	widerStride = 256 << 10 // bytes from a tile's sums to their compensations
 	sliceHeader = 24        // bytes from one model's slice header to the next
+	weightSize  = 8         // bytes of a weight, a float64
 )
 
 // Generate returns the text of kernel_amd64.s.
@@ -161,13 +162,15 @@ func (g *generator) zero(r reg.VecVirtual) {
 	}
 }
 
-// broadcast fills v with a weight or a divisor in memory, in the accumulator format.
+// broadcast fills v with a float64 in memory, rounded to the accumulator format.
 func (g *generator) broadcast(m Mem, v reg.VecVirtual) {
 	if g.accumulatorSize() == 8 {
 		g.VBROADCASTSD(m, v)
-	} else {
-		g.VBROADCASTSS(m, v)
+		return
 	}
+	// The rest of the result comes from a register that nothing waits for.
+	g.VCVTSD2SS(m, g.negativeZero.AsX(), v.AsX())
+	g.VBROADCASTSS(v.AsX(), v)
 }
 
 // start sets accumulators to acc[i…] if there are any to continue from, else to −0.
@@ -221,7 +224,7 @@ func (g *generator) foldModels(fold func(x reg.Register, weight reg.VecVirtual))
 	g.broadcast(Mem{Base: w}, weight)
 	fold(x, weight)
 	g.ADDQ(Imm(sliceHeader), header)
-	g.ADDQ(Imm(uint64(g.accumulatorSize())), w)
+	g.ADDQ(Imm(weightSize), w)
 	g.DECQ(k)
 	g.JNZ(LabelRef(loop))
 	g.Label(done)
@@ -244,14 +247,7 @@ func (g *generator) divideAll(as []accumulator) {
 	g.TESTQ(U32(flagDivide|flagScale), g.param("flags"))
 	g.JZ(LabelRef(done))
 	divisor := g.vec()
-	if g.accumulatorSize() == 8 {
-		g.VBROADCASTSD(g.param("divisor"), divisor)
-	} else {
-		x := g.XMM()
-		g.VXORPS(x, x, x)
-		g.VCVTSD2SS(g.param("divisor"), x, x)
-		g.VBROADCASTSS(x, divisor)
-	}
+	g.broadcast(g.param("divisor"), divisor)
 	if _, pair := g.kind.(float64Wider); !pair {
 		g.TESTQ(U32(flagScale), g.param("flags"))
 		g.JNZ(LabelRef(scale))
@@ -366,14 +362,19 @@ func (g *generator) weightedSum() {
 		"	dst[i] = round(a)",
 		"}",
 	)
+	lanes := g.lanes(g)
+	small, many, blocks, done := g.label("small"), g.label("many"), g.label("blocks"), g.label("done")
+	if g.isa == avx512 {
+		g.CMPQ(g.param("n"), I32(int32(lanes)))
+		g.JLT(LabelRef(small))
+	}
 	g.dst = g.Load(g.Param("dst"), g.GP64())
 	g.acc = g.Load(g.Param("acc"), g.GP64())
 	g.prologue()
-	lanes := g.lanes(g)
-
-	small, many, blocks, done := g.label("small"), g.label("many"), g.label("blocks"), g.label("done")
-	g.CMPQ(g.n, I32(int32(lanes)))
-	g.JLT(LabelRef(small))
+	if g.isa == avx2 {
+		g.CMPQ(g.n, I32(int32(lanes)))
+		g.JLT(LabelRef(small))
+	}
 	g.TESTQ(g.acc, g.acc)
 	g.JNZ(LabelRef(many))
 	g.fewVectors(many)
@@ -420,13 +421,13 @@ func (g *generator) weightedSum() {
 
 	g.Comment("Fewer elements than a vector, without accumulators to start from.")
 	g.Label(small)
-	g.TESTQ(g.n, g.n)
-	g.JZ(LabelRef(done))
 	if g.isa == avx512 {
 		g.smallOnAVX2()
-	} else {
-		g.smallPieces()
+		return
 	}
+	g.TESTQ(g.n, g.n)
+	g.JZ(LabelRef(done))
+	g.smallPieces()
 }
 
 // fewVectors does weightedSum for one vector of elements up to a few, without accumulators to start from, and returns. It

@@ -277,10 +277,9 @@ func (g *generator) foldModels(p part) {
 	g.comment(g.foldDoc()...)
 	g.op("MOVD.P", "%d(R%d), R%d", sliceHeader, nextHeader, first)
 	// The weight stays in the first lane: to copy it to all would take a unit that calculates.
+	g.op("FMOVD.P", "8(R%d), F%d", nextWeight, weight)
 	if g.accumulator == 4 {
-		g.op("FMOVS.P", "4(R%d), F%d", nextWeight, weight)
-	} else {
-		g.op("FMOVD.P", "8(R%d), F%d", nextWeight, weight)
+		g.op("FCVTDS", "F%d, F%d", weight, weight)
 	}
 	g.op("ADD", "R%d, R%d", p.index, first)
 	if g.pair {
