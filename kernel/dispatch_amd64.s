@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func weightedSumAssembly(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags, number int)
-TEXT ·weightedSumAssembly(SB), NOSPLIT|NOFRAME, $0-80
-	MOVQ number+72(FP), AX
+// func weightedSumAssembly(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags, number int)
+TEXT ·weightedSumAssembly(SB), NOSPLIT|NOFRAME, $0-88
+	MOVQ number+80(FP), AX
 	LEAQ weightedSumKernels<>(SB), CX
 	JMP  (CX)(AX*8)
 
@@ -24,9 +24,9 @@ DATA weightedSumKernels<>+80(SB)/8, $·weightedSumFloat32NativeAVX512(SB)
 DATA weightedSumKernels<>+88(SB)/8, $·weightedSumFloat64WiderAVX512(SB)
 GLOBL weightedSumKernels<>(SB), NOPTR, $96
 
-// func accumulateAssembly(acc, x, w unsafe.Pointer, n, models, offset, number int)
-TEXT ·accumulateAssembly(SB), NOSPLIT|NOFRAME, $0-56
-	MOVQ number+48(FP), AX
+// func accumulateAssembly(acc, x, w, narrow unsafe.Pointer, n, models, offset, number int)
+TEXT ·accumulateAssembly(SB), NOSPLIT|NOFRAME, $0-64
+	MOVQ number+56(FP), AX
 	LEAQ accumulateKernels<>(SB), CX
 	JMP  (CX)(AX*8)
 

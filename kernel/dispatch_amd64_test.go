@@ -10,7 +10,7 @@ import (
 
 // The kernels, called without a dispatcher.
 
-var weightedSums = map[implementation.Implementation][implementation.Kinds]func(dst, x, w, acc unsafe.Pointer,
+var weightedSums = map[implementation.Implementation][implementation.Kinds]func(dst, x, w, narrow, acc unsafe.Pointer,
 	n, models, offset int, divisor float64, flags int){
 	implementation.AVX2: {
 		weightedSumFloat32AVX2,
@@ -30,7 +30,7 @@ var weightedSums = map[implementation.Implementation][implementation.Kinds]func(
 	},
 }
 
-var accumulates = map[implementation.Implementation][implementation.Kinds]func(acc, x, w unsafe.Pointer,
+var accumulates = map[implementation.Implementation][implementation.Kinds]func(acc, x, w, narrow unsafe.Pointer,
 	n, models, offset int){
 	implementation.AVX2: {
 		accumulateFloat32AVX2,

@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func weightedSumAssembly(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags, number int)
-TEXT ·weightedSumAssembly(SB), NOSPLIT|NOFRAME, $0-80
-	MOVD number+72(FP), R8
+// func weightedSumAssembly(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags, number int)
+TEXT ·weightedSumAssembly(SB), NOSPLIT|NOFRAME, $0-88
+	MOVD number+80(FP), R8
 	MOVD $weightedSumKernels<>(SB), R9
 	MOVD (R9)(R8<<3), R9
 	JMP  (R9)
@@ -19,9 +19,9 @@ DATA weightedSumKernels<>+32(SB)/8, $·weightedSumFloat32NativeNEON(SB)
 DATA weightedSumKernels<>+40(SB)/8, $·weightedSumFloat64WiderNEON(SB)
 GLOBL weightedSumKernels<>(SB), NOPTR, $48
 
-// func accumulateAssembly(acc, x, w unsafe.Pointer, n, models, offset, number int)
-TEXT ·accumulateAssembly(SB), NOSPLIT|NOFRAME, $0-56
-	MOVD number+48(FP), R8
+// func accumulateAssembly(acc, x, w, narrow unsafe.Pointer, n, models, offset, number int)
+TEXT ·accumulateAssembly(SB), NOSPLIT|NOFRAME, $0-64
+	MOVD number+56(FP), R8
 	MOVD $accumulateKernels<>(SB), R9
 	MOVD (R9)(R8<<3), R9
 	JMP  (R9)

@@ -10,7 +10,7 @@ import (
 
 // The kernels, called without a dispatcher.
 
-var weightedSums = map[implementation.Implementation][implementation.Kinds]func(dst, x, w, acc unsafe.Pointer,
+var weightedSums = map[implementation.Implementation][implementation.Kinds]func(dst, x, w, narrow, acc unsafe.Pointer,
 	n, models, offset int, divisor float64, flags int){
 	implementation.NEON: {
 		weightedSumFloat32NEON,
@@ -22,7 +22,7 @@ var weightedSums = map[implementation.Implementation][implementation.Kinds]func(
 	},
 }
 
-var accumulates = map[implementation.Implementation][implementation.Kinds]func(acc, x, w unsafe.Pointer,
+var accumulates = map[implementation.Implementation][implementation.Kinds]func(acc, x, w, narrow unsafe.Pointer,
 	n, models, offset int){
 	implementation.NEON: {
 		accumulateFloat32NEON,

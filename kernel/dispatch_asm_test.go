@@ -29,7 +29,7 @@ func TestDispatchers(t *testing.T) {
 				}
 			}
 			w := []float64{0.25, 3, -1.5}
-			weights := unsafe.Pointer(&w[0])
+			weights, narrow := unsafe.Pointer(&w[0]), unsafe.Pointer(new(narrowWeights))
 			sum := func(f func(dst, acc unsafe.Pointer)) []byte {
 				acc, dst := new(tile), make([]byte, n*8)
 				acc.clear(kind, n)
@@ -40,10 +40,10 @@ func TestDispatchers(t *testing.T) {
 				return append(dst, unsafe.Slice((*byte)(unsafe.Pointer(acc)), n*accumulatorSize(kind))...)
 			}
 			want := sum(func(dst, acc unsafe.Pointer) {
-				weightedSums[impl][kind](dst, unsafe.Pointer(&x), weights, acc, n, models, offset, 0.5, scale)
+				weightedSums[impl][kind](dst, unsafe.Pointer(&x), weights, narrow, acc, n, models, offset, 0.5, scale)
 			})
 			got := sum(func(dst, acc unsafe.Pointer) {
-				weightedSumAssembly(dst, unsafe.Pointer(&x), weights, acc, n, models, offset, 0.5, scale, number(kind, impl))
+				weightedSumAssembly(dst, unsafe.Pointer(&x), weights, narrow, acc, n, models, offset, 0.5, scale, number(kind, impl))
 			})
 			if !bytes.Equal(got, want) {
 				t.Errorf("%v, %v: the dispatcher for weighted sums gives other bytes than the kernel", impl, kind)
@@ -54,10 +54,10 @@ func TestDispatchers(t *testing.T) {
 			seen[string(got[:n])] = kind
 
 			want = sum(func(_, acc unsafe.Pointer) {
-				accumulates[impl][kind](acc, unsafe.Pointer(&x), weights, n, models, offset)
+				accumulates[impl][kind](acc, unsafe.Pointer(&x), weights, narrow, n, models, offset)
 			})
 			got = sum(func(_, acc unsafe.Pointer) {
-				accumulateAssembly(acc, unsafe.Pointer(&x), weights, n, models, offset, number(kind, impl))
+				accumulateAssembly(acc, unsafe.Pointer(&x), weights, narrow, n, models, offset, number(kind, impl))
 			})
 			if !bytes.Equal(got, want) {
 				t.Errorf("%v, %v: the dispatcher for running sums gives other bytes than the kernel", impl, kind)

@@ -14,8 +14,8 @@ func leastElements(implementation.Kind, implementation.Implementation) int { ret
 
 func number(implementation.Kind, implementation.Implementation) int { return 0 }
 
-func weightedSumAssembly(_, _, _, _ unsafe.Pointer, _, _, _ int, _ float64, _, _ int) {
+func weightedSumAssembly(_, _, _, _, _ unsafe.Pointer, _, _, _ int, _ float64, _, _ int) {
 	panic("kernel: no assembly")
 }
 
-func accumulateAssembly(_, _, _ unsafe.Pointer, _, _, _, _ int) { panic("kernel: no assembly") }
+func accumulateAssembly(_, _, _, _ unsafe.Pointer, _, _, _, _ int) { panic("kernel: no assembly") }

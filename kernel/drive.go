@@ -108,6 +108,9 @@ func fill[A float32 | float64](s []A, v A) {
 
 var ones = [group]float64{1, 1, 1, 1, 1, 1, 1, 1}
 
+// narrowWeights is where an implementation puts the weights of one group, rounded to its accumulators' format.
+type narrowWeights [group]float32
+
 // weightsFrom returns the weights of the models from first on; w == nil stands for ones, of one group at most.
 func weightsFrom(w *float64, first int) unsafe.Pointer {
 	if w == nil {
@@ -152,7 +155,8 @@ func weightedSum(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n,
 	divisor, flags := division(kind, divisor)
 	weights := weightsFrom(w, 0)
 	if impl := implementation.Chosen[kind]; impl != implementation.Generic {
-		weightedSumAssembly(dst, x, weights, nil, n, models, 0, divisor, flags, number(kind, impl))
+		var narrow narrowWeights
+		weightedSumAssembly(dst, x, weights, unsafe.Pointer(&narrow), nil, n, models, 0, divisor, flags, number(kind, impl))
 		return
 	}
 	weightedSumGeneric(kind, dst, x, weights, nil, n, models, 0, divisor, flags)
@@ -163,7 +167,7 @@ func weightedSumLong(kind implementation.Kind, dst, x unsafe.Pointer, w *float64
 	divisor, flags := division(kind, divisor)
 	size := elementSize(kind)
 	each := size * (models + 1) // bytes that an element moves
-	if models > group && n <= tileSize/each && n < streamThreshold/each && models <= tileBytes/8 {
+	if models > group && n <= tileSize/each && n < streamThreshold/each && models <= tileBytes/16 {
 		weightedSumShort(kind, dst, x, w, n, models, divisor, flags)
 		return
 	}
@@ -180,16 +184,16 @@ func weightedSumLong(kind implementation.Kind, dst, x unsafe.Pointer, w *float64
 }
 
 // weightedSumShort is weightedSum for more models than a group, of so few elements that they lie in the caches: there a
-// stream more costs nothing, and all models are read side by side. It takes a tile if there are no weights, for ones.
+// stream more costs nothing, and all models are read side by side. It takes a tile for the weights alone: for ones if
+// there are none, and for those that are rounded.
 func weightedSumShort(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n, models int, divisor float64, flags int) {
-	if w != nil {
-		weightedSumBlock(kind, dst, x, unsafe.Pointer(w), nil, n, models, 0, divisor, flags)
-		return
-	}
 	t := tiles.Get().(*tile)
 	defer tiles.Put(t)
-	fill(t[:models], 1)
-	weightedSumBlock(kind, dst, x, unsafe.Pointer(t), nil, n, models, 0, divisor, flags)
+	if w == nil {
+		fill(t[:models], 1)
+		w = &t[0]
+	}
+	weightedSumBlock(kind, dst, x, unsafe.Pointer(w), unsafe.Pointer(&t[models]), nil, n, models, 0, divisor, flags)
 }
 
 // streams reports whether a large call is to store past the caches: dst is none of the models, so that nobody has its
@@ -213,9 +217,11 @@ func weightedSumRange(kind implementation.Kind, dst, x unsafe.Pointer, w *float6
 		return
 	}
 	size := elementSize(kind)
+	var narrow narrowWeights
 	for i := first; i < end; i += chunkBytes / size {
 		n := min(chunkBytes/size, end-i)
-		weightedSumBlock(kind, unsafe.Add(dst, i*size), x, weightsFrom(w, 0), nil, n, models, i, divisor, flags)
+		weightedSumBlock(kind, unsafe.Add(dst, i*size), x, weightsFrom(w, 0), unsafe.Pointer(&narrow), nil, n, models, i,
+			divisor, flags)
 	}
 }
 
@@ -225,24 +231,28 @@ func weightedSumTiles(kind implementation.Kind, dst, x unsafe.Pointer, w *float6
 	t := tiles.Get().(*tile)
 	defer tiles.Put(t)
 	acc := unsafe.Pointer(t)
+	var narrow narrowWeights
 	size := elementSize(kind)
 	for i := first; i < end; i += tileElements(kind) {
 		n := min(tileElements(kind), end-i)
 		t.clear(kind, n)
 		k := 0
 		for ; models-k > group; k += group {
-			accumulateBlock(kind, acc, unsafe.Add(x, k*sliceHeader), weightsFrom(w, k), n, group, i, flags)
+			accumulateBlock(kind, acc, unsafe.Add(x, k*sliceHeader), weightsFrom(w, k), unsafe.Pointer(&narrow), n, group, i,
+				flags)
 		}
 		rest := models - k
-		weightedSumBlock(kind, unsafe.Add(dst, i*size), unsafe.Add(x, k*sliceHeader), weightsFrom(w, k), acc, n, rest, i,
-			divisor, flags)
+		weightedSumBlock(kind, unsafe.Add(dst, i*size), unsafe.Add(x, k*sliceHeader), weightsFrom(w, k),
+			unsafe.Pointer(&narrow), acc, n, rest, i, divisor, flags)
 	}
 }
 
 // accumulate is acc[i] += w·x[i], rounded once in the accumulator format.
 func accumulate(kind implementation.Kind, acc, x unsafe.Pointer, w float64, n int) {
+	var narrow narrowWeights
 	for i := 0; i < n; i += chunkBytes / 8 {
-		accumulateBlock(kind, unsafe.Add(acc, i*accumulatorSize(kind)), x, unsafe.Pointer(&w), min(chunkBytes/8, n-i), 1, i, 0)
+		accumulateBlock(kind, unsafe.Add(acc, i*accumulatorSize(kind)), x, unsafe.Pointer(&w), unsafe.Pointer(&narrow),
+			min(chunkBytes/8, n-i), 1, i, 0)
 	}
 }
 
@@ -250,7 +260,7 @@ func accumulate(kind implementation.Kind, acc, x unsafe.Pointer, w float64, n in
 func round(kind implementation.Kind, dst, acc unsafe.Pointer, n int, divisor float64) {
 	divisor, flags := division(kind, divisor)
 	for i := 0; i < n; i += chunkBytes / 8 {
-		weightedSumBlock(kind, unsafe.Add(dst, i*elementSize(kind)), nil, nil, unsafe.Add(acc, i*accumulatorSize(kind)),
+		weightedSumBlock(kind, unsafe.Add(dst, i*elementSize(kind)), nil, nil, nil, unsafe.Add(acc, i*accumulatorSize(kind)),
 			min(chunkBytes/8, n-i), 0, 0, divisor, flags)
 	}
 }

@@ -203,7 +203,7 @@ func TestBlocks(t *testing.T) {
 				}
 				x := headers(kind, sources[m].models(models, offset+n))
 				w := randomWeights(rng, kind, ordinary, models)
-				weights := accumulatorWeights(w, models)
+				weights, narrow := accumulatorWeights(w, models), unsafe.Pointer(unsafe.SliceData(make([]float32, models)))
 				flags, divisor, place := 0, math.NaN(), rng.IntN(line/f.size)*f.size
 				factor, factorFlags := math.NaN(), 0
 				switch rng.IntN(3) {
@@ -227,7 +227,7 @@ func TestBlocks(t *testing.T) {
 				onEach(t, func(impl implementation.Implementation) {
 					dst := dst.at(n*f.size, place)
 					p := unsafe.Pointer(unsafe.SliceData(dst.b))
-					weightedSumBlock(kind, p, x, weights, acc, n, models, offset, factor, factorFlags)
+					weightedSumBlock(kind, p, x, weights, narrow, acc, n, models, offset, factor, factorFlags)
 					d := f.differ(dst.b, want[:n*f.size])
 					if d == "" {
 						d = dst.overrun()
@@ -259,6 +259,7 @@ func TestAccumulateBlocks(t *testing.T) {
 				offset, models := rng.IntN(40), rng.IntN(group)+1
 				x := headers(kind, sources[m].models(models, offset+n))
 				weights := accumulatorWeights(randomWeights(rng, kind, ordinary, models), models)
+				narrow := unsafe.Pointer(unsafe.SliceData(make([]float32, models)))
 				place := rng.IntN(line/a.size) * a.size
 				start := a.randomElements(rng, m, halves*n)
 				part := func(h int) buffer { return memory.place(n*a.size, place+h*widerStride) }
@@ -277,7 +278,7 @@ func TestAccumulateBlocks(t *testing.T) {
 				}
 				onEach(t, func(impl implementation.Implementation) {
 					fill()
-					accumulateBlock(kind, acc, x, weights, n, models, offset, 0)
+					accumulateBlock(kind, acc, x, weights, narrow, n, models, offset, 0)
 					for h := range halves {
 						d := a.differ(part(h).b, want[h])
 						if d == "" {

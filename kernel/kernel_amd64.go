@@ -27,10 +27,10 @@ func leastElements(kind implementation.Kind, impl implementation.Implementation)
 // weightedSumAssembly and accumulateAssembly jump to the function with this number.
 
 //go:noescape
-func weightedSumAssembly(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags, number int)
+func weightedSumAssembly(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags, number int)
 
 //go:noescape
-func accumulateAssembly(acc, x, w unsafe.Pointer, n, models, offset, number int)
+func accumulateAssembly(acc, x, w, narrow unsafe.Pointer, n, models, offset, number int)
 
 // number returns the number of the functions for kind on impl.
 func number(kind implementation.Kind, impl implementation.Implementation) int {
@@ -38,73 +38,73 @@ func number(kind implementation.Kind, impl implementation.Implementation) int {
 }
 
 //go:noescape
-func weightedSumFloat32AVX512(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat32AVX512(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat32AVX512(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat32AVX512(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumFloat64AVX512(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat64AVX512(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat64AVX512(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat64AVX512(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumFloat16AVX512(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat16AVX512(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat16AVX512(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat16AVX512(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumBFloat16AVX512(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumBFloat16AVX512(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateBFloat16AVX512(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateBFloat16AVX512(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumFloat32NativeAVX512(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat32NativeAVX512(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat32NativeAVX512(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat32NativeAVX512(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumFloat64WiderAVX512(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat64WiderAVX512(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat64WiderAVX512(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat64WiderAVX512(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumFloat32AVX2(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat32AVX2(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat32AVX2(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat32AVX2(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumFloat64AVX2(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat64AVX2(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat64AVX2(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat64AVX2(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumFloat16AVX2(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat16AVX2(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat16AVX2(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat16AVX2(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumBFloat16AVX2(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumBFloat16AVX2(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateBFloat16AVX2(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateBFloat16AVX2(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumFloat32NativeAVX2(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat32NativeAVX2(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat32NativeAVX2(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat32NativeAVX2(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumFloat64WiderAVX2(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat64WiderAVX2(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat64WiderAVX2(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat64WiderAVX2(acc, x, w, narrow unsafe.Pointer, n, models, offset int)

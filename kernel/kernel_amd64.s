@@ -4,21 +4,21 @@
 
 #include "textflag.h"
 
-// func weightedSumFloat32AVX512(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
+// func weightedSumFloat32AVX512(dst *byte, x *byte, w *byte, narrow *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·weightedSumFloat32AVX512(SB), NOSPLIT, $0-72
+TEXT ·weightedSumFloat32AVX512(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
-	CMPQ       n+32(FP), $+8
+	CMPQ       n+40(FP), $+8
 	JLT        small1
 	MOVQ       dst+0(FP), AX
-	MOVQ       acc+24(FP), CX
-	MOVQ       n+32(FP), DX
-	MOVQ       offset+48(FP), BX
+	MOVQ       acc+32(FP), CX
+	MOVQ       n+40(FP), DX
+	MOVQ       offset+56(FP), BX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
 	TESTQ      CX, CX
@@ -28,7 +28,7 @@ TEXT ·weightedSumFloat32AVX512(SB), NOSPLIT, $0-72
 	LEAQ       -8(BX)(DX*1), CX
 	VMOVAPS    Z0, Z1
 	VMOVAPS    Z0, Z0
-	MOVQ       models+40(FP), R8
+	MOVQ       models+48(FP), R8
 	TESTQ      R8, R8
 	JZ         folded7
 	MOVQ       x+8(FP), SI
@@ -47,10 +47,10 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
-	VBROADCASTSD divisor+56(FP), Z2
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Z2
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale8
 	VDIVPD       Z2, Z1, Z1
 	VDIVPD       Z2, Z0, Z0
@@ -76,7 +76,7 @@ few5:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z0
-	MOVQ    models+40(FP), R8
+	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
 	MOVQ    x+8(FP), SI
@@ -99,10 +99,10 @@ models11:
 	JNZ          models11
 
 folded12:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
-	VBROADCASTSD divisor+56(FP), Z4
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Z4
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale13
 	VDIVPD       Z4, Z1, Z1
 	VDIVPD       Z4, Z2, Z2
@@ -135,7 +135,7 @@ many2:
 	LEAQ    -8(DX), SI
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh15
 	VMOVUPS (DI), Z1
 	JMP     started16
@@ -144,7 +144,7 @@ fresh15:
 	VMOVAPS Z0, Z1
 
 started16:
-	MOVQ  models+40(FP), R9
+	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
 	JZ    folded18
 	MOVQ  x+8(FP), DI
@@ -161,10 +161,10 @@ models17:
 	JNZ          models17
 
 folded18:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided20
-	VBROADCASTSD divisor+56(FP), Z2
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Z2
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale19
 	VDIVPD       Z2, Z1, Z1
 	JMP          divided20
@@ -181,7 +181,7 @@ blocks3:
 	JLT  blocksDone22
 
 block21:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh23
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
@@ -220,7 +220,7 @@ fresh23:
 	VMOVAPS Z0, Z17
 
 started24:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded26
 	MOVQ  x+8(FP), SI
@@ -267,10 +267,10 @@ models25:
 	JNZ          models25
 
 folded26:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided28
-	VBROADCASTSD divisor+56(FP), Z18
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Z18
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale27
 	VDIVPD       Z18, Z2, Z2
 	VDIVPD       Z18, Z3, Z3
@@ -333,7 +333,7 @@ divided28:
 	VINSERTF64X4 $0x01, Y7, Z25, Z25
 	VINSERTF64X4 $0x01, Y8, Z26, Z26
 	VINSERTF64X4 $0x01, Y9, Z27, Z27
-	TESTQ        $0x00000001, flags+64(FP)
+	TESTQ        $0x00000001, flags+72(FP)
 	JNZ          past29
 	VMOVUPS      Z20, (AX)
 	VMOVUPS      Z21, 64(AX)
@@ -368,7 +368,7 @@ blocksDone22:
 	JLT  blocksDone32
 
 block31:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh33
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
@@ -383,7 +383,7 @@ fresh33:
 	VMOVAPS Z0, Z5
 
 started34:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded36
 	MOVQ  x+8(FP), SI
@@ -406,10 +406,10 @@ models35:
 	JNZ          models35
 
 folded36:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided38
-	VBROADCASTSD divisor+56(FP), Z6
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Z6
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale37
 	VDIVPD       Z6, Z2, Z2
 	VDIVPD       Z6, Z3, Z3
@@ -428,7 +428,7 @@ divided38:
 	VCVTPD2PS Z3, Y3
 	VCVTPD2PS Z4, Y4
 	VCVTPD2PS Z5, Y5
-	TESTQ     $0x00000001, flags+64(FP)
+	TESTQ     $0x00000001, flags+72(FP)
 	JNZ       past39
 	VMOVUPS   Y2, (AX)
 	VMOVUPS   Y3, 32(AX)
@@ -455,7 +455,7 @@ blocksDone32:
 	JLT  blocksDone42
 
 block41:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh43
 	VMOVUPS (CX), Z2
 	JMP     started44
@@ -464,7 +464,7 @@ fresh43:
 	VMOVAPS Z0, Z2
 
 started44:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded46
 	MOVQ  x+8(FP), SI
@@ -481,10 +481,10 @@ models45:
 	JNZ          models45
 
 folded46:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided48
-	VBROADCASTSD divisor+56(FP), Z3
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Z3
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale47
 	VDIVPD       Z3, Z2, Z2
 	JMP          divided48
@@ -508,7 +508,7 @@ blocksDone42:
 	VMOVUPS Y1, -32(AX)(DX*4)
 
 done4:
-	TESTQ $0x00000001, flags+64(FP)
+	TESTQ $0x00000001, flags+72(FP)
 	JZ    fenced49
 	SFENCE
 
@@ -520,15 +520,15 @@ fenced49:
 small1:
 	JMP ·weightedSumFloat32AVX2+0(SB)
 
-// func accumulateFloat32AVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
+// func accumulateFloat32AVX512(acc *byte, x *byte, w *byte, narrow *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
-TEXT ·accumulateFloat32AVX512(SB), NOSPLIT, $0-48
+TEXT ·accumulateFloat32AVX512(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVQ       acc+0(FP), AX
-	MOVQ       n+24(FP), CX
-	MOVQ       offset+40(FP), DX
+	MOVQ       n+32(FP), CX
+	MOVQ       offset+48(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
 	CMPQ       CX, $+8
@@ -541,7 +541,7 @@ TEXT ·accumulateFloat32AVX512(SB), NOSPLIT, $0-48
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
-	MOVQ    models+32(FP), R8
+	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded53
 	MOVQ    x+8(FP), SI
@@ -579,7 +579,7 @@ block54:
 	VMOVUPS 832(AX), Z14
 	VMOVUPS 896(AX), Z15
 	VMOVUPS 960(AX), Z16
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded57
 	MOVQ    x+8(FP), BX
@@ -657,7 +657,7 @@ block58:
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
 	VMOVUPS 192(AX), Z4
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded61
 	MOVQ    x+8(FP), BX
@@ -696,7 +696,7 @@ blocksDone59:
 
 block62:
 	VMOVUPS (AX), Z0
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded65
 	MOVQ    x+8(FP), BX
@@ -730,21 +730,21 @@ done51:
 	VZEROUPPER
 	RET
 
-// func weightedSumFloat64AVX512(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
+// func weightedSumFloat64AVX512(dst *byte, x *byte, w *byte, narrow *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·weightedSumFloat64AVX512(SB), NOSPLIT, $0-72
+TEXT ·weightedSumFloat64AVX512(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
-	CMPQ       n+32(FP), $+8
+	CMPQ       n+40(FP), $+8
 	JLT        small1
 	MOVQ       dst+0(FP), AX
-	MOVQ       acc+24(FP), CX
-	MOVQ       n+32(FP), DX
-	MOVQ       offset+48(FP), BX
+	MOVQ       acc+32(FP), CX
+	MOVQ       n+40(FP), DX
+	MOVQ       offset+56(FP), BX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
 	TESTQ      CX, CX
@@ -754,7 +754,7 @@ TEXT ·weightedSumFloat64AVX512(SB), NOSPLIT, $0-72
 	LEAQ       -8(BX)(DX*1), CX
 	VMOVAPS    Z0, Z1
 	VMOVAPS    Z0, Z0
-	MOVQ       models+40(FP), R8
+	MOVQ       models+48(FP), R8
 	TESTQ      R8, R8
 	JZ         folded7
 	MOVQ       x+8(FP), SI
@@ -771,10 +771,10 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
-	VBROADCASTSD divisor+56(FP), Z2
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Z2
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale8
 	VDIVPD       Z2, Z1, Z1
 	VDIVPD       Z2, Z0, Z0
@@ -798,7 +798,7 @@ few5:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z0
-	MOVQ    models+40(FP), R8
+	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
 	MOVQ    x+8(FP), SI
@@ -817,10 +817,10 @@ models11:
 	JNZ          models11
 
 folded12:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
-	VBROADCASTSD divisor+56(FP), Z4
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Z4
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale13
 	VDIVPD       Z4, Z1, Z1
 	VDIVPD       Z4, Z2, Z2
@@ -849,7 +849,7 @@ many2:
 	LEAQ    -8(DX), SI
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh15
 	VMOVUPS (DI), Z1
 	JMP     started16
@@ -858,7 +858,7 @@ fresh15:
 	VMOVAPS Z0, Z1
 
 started16:
-	MOVQ  models+40(FP), R9
+	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
 	JZ    folded18
 	MOVQ  x+8(FP), DI
@@ -874,10 +874,10 @@ models17:
 	JNZ          models17
 
 folded18:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided20
-	VBROADCASTSD divisor+56(FP), Z2
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Z2
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale19
 	VDIVPD       Z2, Z1, Z1
 	JMP          divided20
@@ -893,7 +893,7 @@ blocks3:
 	JLT  blocksDone22
 
 block21:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh23
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
@@ -932,7 +932,7 @@ fresh23:
 	VMOVAPS Z0, Z17
 
 started24:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded26
 	MOVQ  x+8(FP), SI
@@ -963,10 +963,10 @@ models25:
 	JNZ          models25
 
 folded26:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided28
-	VBROADCASTSD divisor+56(FP), Z18
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Z18
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale27
 	VDIVPD       Z18, Z2, Z2
 	VDIVPD       Z18, Z3, Z3
@@ -1005,7 +1005,7 @@ scale27:
 	VMULPD Z18, Z17, Z17
 
 divided28:
-	TESTQ   $0x00000001, flags+64(FP)
+	TESTQ   $0x00000001, flags+72(FP)
 	JNZ     past29
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
@@ -1056,7 +1056,7 @@ blocksDone22:
 	JLT  blocksDone32
 
 block31:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh33
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
@@ -1071,7 +1071,7 @@ fresh33:
 	VMOVAPS Z0, Z5
 
 started34:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded36
 	MOVQ  x+8(FP), SI
@@ -1090,10 +1090,10 @@ models35:
 	JNZ          models35
 
 folded36:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided38
-	VBROADCASTSD divisor+56(FP), Z6
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Z6
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale37
 	VDIVPD       Z6, Z2, Z2
 	VDIVPD       Z6, Z3, Z3
@@ -1108,7 +1108,7 @@ scale37:
 	VMULPD Z6, Z5, Z5
 
 divided38:
-	TESTQ   $0x00000001, flags+64(FP)
+	TESTQ   $0x00000001, flags+72(FP)
 	JNZ     past39
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
@@ -1135,7 +1135,7 @@ blocksDone32:
 	JLT  blocksDone42
 
 block41:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh43
 	VMOVUPS (CX), Z2
 	JMP     started44
@@ -1144,7 +1144,7 @@ fresh43:
 	VMOVAPS Z0, Z2
 
 started44:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded46
 	MOVQ  x+8(FP), SI
@@ -1160,10 +1160,10 @@ models45:
 	JNZ          models45
 
 folded46:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided48
-	VBROADCASTSD divisor+56(FP), Z3
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Z3
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale47
 	VDIVPD       Z3, Z2, Z2
 	JMP          divided48
@@ -1186,7 +1186,7 @@ blocksDone42:
 	VMOVUPS Z1, -64(AX)(DX*8)
 
 done4:
-	TESTQ $0x00000001, flags+64(FP)
+	TESTQ $0x00000001, flags+72(FP)
 	JZ    fenced49
 	SFENCE
 
@@ -1198,15 +1198,15 @@ fenced49:
 small1:
 	JMP ·weightedSumFloat64AVX2+0(SB)
 
-// func accumulateFloat64AVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
+// func accumulateFloat64AVX512(acc *byte, x *byte, w *byte, narrow *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
-TEXT ·accumulateFloat64AVX512(SB), NOSPLIT, $0-48
+TEXT ·accumulateFloat64AVX512(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVQ       acc+0(FP), AX
-	MOVQ       n+24(FP), CX
-	MOVQ       offset+40(FP), DX
+	MOVQ       n+32(FP), CX
+	MOVQ       offset+48(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLQ     $0x3f, Z0, Z0
 	CMPQ       CX, $+8
@@ -1219,7 +1219,7 @@ TEXT ·accumulateFloat64AVX512(SB), NOSPLIT, $0-48
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
-	MOVQ    models+32(FP), R8
+	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded53
 	MOVQ    x+8(FP), SI
@@ -1256,7 +1256,7 @@ block54:
 	VMOVUPS 832(AX), Z14
 	VMOVUPS 896(AX), Z15
 	VMOVUPS 960(AX), Z16
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded57
 	MOVQ    x+8(FP), BX
@@ -1318,7 +1318,7 @@ block58:
 	VMOVUPS 64(AX), Z2
 	VMOVUPS 128(AX), Z3
 	VMOVUPS 192(AX), Z4
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded61
 	MOVQ    x+8(FP), BX
@@ -1353,7 +1353,7 @@ blocksDone59:
 
 block62:
 	VMOVUPS (AX), Z0
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded65
 	MOVQ    x+8(FP), BX
@@ -1386,21 +1386,21 @@ done51:
 	VZEROUPPER
 	RET
 
-// func weightedSumFloat16AVX512(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
+// func weightedSumFloat16AVX512(dst *byte, x *byte, w *byte, narrow *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·weightedSumFloat16AVX512(SB), NOSPLIT, $0-72
+TEXT ·weightedSumFloat16AVX512(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
-	CMPQ       n+32(FP), $+16
+	CMPQ       n+40(FP), $+16
 	JLT        small1
 	MOVQ       dst+0(FP), AX
-	MOVQ       acc+24(FP), CX
-	MOVQ       n+32(FP), DX
-	MOVQ       offset+48(FP), BX
+	MOVQ       acc+32(FP), CX
+	MOVQ       n+40(FP), DX
+	MOVQ       offset+56(FP), BX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
 	TESTQ      CX, CX
@@ -1410,7 +1410,7 @@ TEXT ·weightedSumFloat16AVX512(SB), NOSPLIT, $0-72
 	LEAQ       -16(BX)(DX*1), CX
 	VMOVAPS    Z0, Z1
 	VMOVAPS    Z0, Z2
-	MOVQ       models+40(FP), R8
+	MOVQ       models+48(FP), R8
 	TESTQ      R8, R8
 	JZ         folded7
 	MOVQ       x+8(FP), SI
@@ -1430,11 +1430,11 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Z0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale8
 	VDIVPS       Z0, Z1, Z1
 	VDIVPS       Z0, Z2, Z2
@@ -1460,7 +1460,7 @@ few5:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
-	MOVQ    models+40(FP), R8
+	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
 	MOVQ    x+8(FP), SI
@@ -1484,11 +1484,11 @@ models11:
 	JNZ          models11
 
 folded12:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Z0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale13
 	VDIVPS       Z0, Z1, Z1
 	VDIVPS       Z0, Z2, Z2
@@ -1515,63 +1515,77 @@ divided14:
 	RET
 
 many2:
+	MOVQ  models+48(FP), R8
+	TESTQ R8, R8
+	JZ    narrowed16
+	MOVQ  w+16(FP), SI
+	MOVQ  narrow+24(FP), DI
+
+narrow15:
+	VCVTSD2SS (SI), X0, X1
+	VMOVSS    X1, (DI)
+	ADDQ      $0x08, SI
+	ADDQ      $0x04, DI
+	DECQ      R8
+	JNZ       narrow15
+
+narrowed16:
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, DX
 	JZ      blocks3
 	LEAQ    -16(DX), SI
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
-	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh15
+	CMPQ    acc+32(FP), $0x00
+	JEQ     fresh17
 	VMOVUPS (DI), Z1
-	JMP     started16
+	JMP     started18
 
-fresh15:
+fresh17:
 	VMOVAPS Z0, Z1
 
-started16:
-	MOVQ  models+40(FP), R9
+started18:
+	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded18
+	JZ    folded20
 	MOVQ  x+8(FP), DI
-	MOVQ  w+16(FP), R8
+	MOVQ  narrow+24(FP), R8
 
-models17:
+models19:
 	MOVQ         (DI), R10
-	VCVTSD2SS    (R8), X0, X2
-	VBROADCASTSS X2, Z2
+	VBROADCASTSS (R8), Z2
 	VCVTPH2PS    (R10)(SI*2), Z3
 	VFMADD231PS  Z3, Z2, Z1
 	ADDQ         $0x18, DI
-	ADDQ         $0x08, R8
+	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models17
+	JNZ          models19
 
-folded18:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided20
-	VCVTSD2SS    divisor+56(FP), X0, X2
+folded20:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided22
+	VCVTSD2SS    divisor+64(FP), X0, X2
 	VBROADCASTSS X2, Z2
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale19
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale21
 	VDIVPS       Z2, Z1, Z1
-	JMP          divided20
+	JMP          divided22
 
-scale19:
+scale21:
 	VMULPS Z2, Z1, Z1
 
-divided20:
+divided22:
 	VCVTPS2PH $0x00, Z1, Y1
-	VMOVAPS   Y1, Y1
+	VMOVAPS   Y1, Y2
 
 blocks3:
 	CMPQ DX, $+256
-	JLT  blocksDone22
+	JLT  blocksDone24
 
-block21:
-	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh23
-	VMOVUPS (CX), Z2
+block23:
+	CMPQ    acc+32(FP), $0x00
+	JEQ     fresh25
+	VMOVUPS (CX), Z1
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
 	VMOVUPS 192(CX), Z5
@@ -1587,10 +1601,10 @@ block21:
 	VMOVUPS 832(CX), Z15
 	VMOVUPS 896(CX), Z16
 	VMOVUPS 960(CX), Z17
-	JMP     started24
+	JMP     started26
 
-fresh23:
-	VMOVAPS Z0, Z2
+fresh25:
+	VMOVAPS Z0, Z1
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
@@ -1607,19 +1621,18 @@ fresh23:
 	VMOVAPS Z0, Z16
 	VMOVAPS Z0, Z17
 
-started24:
-	MOVQ  models+40(FP), R8
+started26:
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded26
+	JZ    folded28
 	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DI
+	MOVQ  narrow+24(FP), DI
 
-models25:
+models27:
 	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X18
-	VBROADCASTSS X18, Z18
+	VBROADCASTSS (DI), Z18
 	VCVTPH2PS    (R9)(BX*2), Z19
-	VFMADD231PS  Z19, Z18, Z2
+	VFMADD231PS  Z19, Z18, Z1
 	VCVTPH2PS    32(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z3
 	VCVTPH2PS    64(R9)(BX*2), Z19
@@ -1651,18 +1664,18 @@ models25:
 	VCVTPH2PS    480(R9)(BX*2), Z19
 	VFMADD231PS  Z19, Z18, Z17
 	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
+	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models25
+	JNZ          models27
 
-folded26:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided28
-	VCVTSD2SS    divisor+56(FP), X0, X18
+folded28:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided30
+	VCVTSD2SS    divisor+64(FP), X0, X18
 	VBROADCASTSS X18, Z18
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale27
-	VDIVPS       Z18, Z2, Z2
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale29
+	VDIVPS       Z18, Z1, Z1
 	VDIVPS       Z18, Z3, Z3
 	VDIVPS       Z18, Z4, Z4
 	VDIVPS       Z18, Z5, Z5
@@ -1678,10 +1691,10 @@ folded26:
 	VDIVPS       Z18, Z15, Z15
 	VDIVPS       Z18, Z16, Z16
 	VDIVPS       Z18, Z17, Z17
-	JMP          divided28
+	JMP          divided30
 
-scale27:
-	VMULPS Z18, Z2, Z2
+scale29:
+	VMULPS Z18, Z1, Z1
 	VMULPS Z18, Z3, Z3
 	VMULPS Z18, Z4, Z4
 	VMULPS Z18, Z5, Z5
@@ -1698,9 +1711,9 @@ scale27:
 	VMULPS Z18, Z16, Z16
 	VMULPS Z18, Z17, Z17
 
-divided28:
-	VCVTPS2PH    $0x00, Z2, Y20
-	VCVTPS2PH    $0x00, Z3, Y2
+divided30:
+	VCVTPS2PH    $0x00, Z1, Y20
+	VCVTPS2PH    $0x00, Z3, Y1
 	VCVTPS2PH    $0x00, Z4, Y21
 	VCVTPS2PH    $0x00, Z5, Y3
 	VCVTPS2PH    $0x00, Z6, Y22
@@ -1715,7 +1728,7 @@ divided28:
 	VCVTPS2PH    $0x00, Z15, Y8
 	VCVTPS2PH    $0x00, Z16, Y27
 	VCVTPS2PH    $0x00, Z17, Y9
-	VINSERTF64X4 $0x01, Y2, Z20, Z20
+	VINSERTF64X4 $0x01, Y1, Z20, Z20
 	VINSERTF64X4 $0x01, Y3, Z21, Z21
 	VINSERTF64X4 $0x01, Y4, Z22, Z22
 	VINSERTF64X4 $0x01, Y5, Z23, Z23
@@ -1723,8 +1736,8 @@ divided28:
 	VINSERTF64X4 $0x01, Y7, Z25, Z25
 	VINSERTF64X4 $0x01, Y8, Z26, Z26
 	VINSERTF64X4 $0x01, Y9, Z27, Z27
-	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past29
+	TESTQ        $0x00000001, flags+72(FP)
+	JNZ          past31
 	VMOVUPS      Z20, (AX)
 	VMOVUPS      Z21, 64(AX)
 	VMOVUPS      Z22, 128(AX)
@@ -1733,9 +1746,9 @@ divided28:
 	VMOVUPS      Z25, 320(AX)
 	VMOVUPS      Z26, 384(AX)
 	VMOVUPS      Z27, 448(AX)
-	JMP          stored30
+	JMP          stored32
 
-past29:
+past31:
 	VMOVNTPS Z20, (AX)
 	VMOVNTPS Z21, 64(AX)
 	VMOVNTPS Z22, 128(AX)
@@ -1745,46 +1758,45 @@ past29:
 	VMOVNTPS Z26, 384(AX)
 	VMOVNTPS Z27, 448(AX)
 
-stored30:
+stored32:
 	ADDQ $+512, AX
 	ADDQ $+1024, CX
 	ADDQ $+256, BX
 	SUBQ $+256, DX
 	CMPQ DX, $+256
-	JGE  block21
+	JGE  block23
 
-blocksDone22:
+blocksDone24:
 	CMPQ DX, $+64
-	JLT  blocksDone32
+	JLT  blocksDone34
 
-block31:
-	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh33
-	VMOVUPS (CX), Z2
+block33:
+	CMPQ    acc+32(FP), $0x00
+	JEQ     fresh35
+	VMOVUPS (CX), Z1
 	VMOVUPS 64(CX), Z3
 	VMOVUPS 128(CX), Z4
 	VMOVUPS 192(CX), Z5
-	JMP     started34
+	JMP     started36
 
-fresh33:
-	VMOVAPS Z0, Z2
+fresh35:
+	VMOVAPS Z0, Z1
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 
-started34:
-	MOVQ  models+40(FP), R8
+started36:
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded36
+	JZ    folded38
 	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DI
+	MOVQ  narrow+24(FP), DI
 
-models35:
+models37:
 	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X6
-	VBROADCASTSS X6, Z6
+	VBROADCASTSS (DI), Z6
 	VCVTPH2PS    (R9)(BX*2), Z7
-	VFMADD231PS  Z7, Z6, Z2
+	VFMADD231PS  Z7, Z6, Z1
 	VCVTPH2PS    32(R9)(BX*2), Z7
 	VFMADD231PS  Z7, Z6, Z3
 	VCVTPH2PS    64(R9)(BX*2), Z7
@@ -1792,121 +1804,120 @@ models35:
 	VCVTPH2PS    96(R9)(BX*2), Z7
 	VFMADD231PS  Z7, Z6, Z5
 	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
+	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models35
+	JNZ          models37
 
-folded36:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided38
-	VCVTSD2SS    divisor+56(FP), X0, X6
+folded38:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided40
+	VCVTSD2SS    divisor+64(FP), X0, X6
 	VBROADCASTSS X6, Z6
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale37
-	VDIVPS       Z6, Z2, Z2
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale39
+	VDIVPS       Z6, Z1, Z1
 	VDIVPS       Z6, Z3, Z3
 	VDIVPS       Z6, Z4, Z4
 	VDIVPS       Z6, Z5, Z5
-	JMP          divided38
+	JMP          divided40
 
-scale37:
-	VMULPS Z6, Z2, Z2
+scale39:
+	VMULPS Z6, Z1, Z1
 	VMULPS Z6, Z3, Z3
 	VMULPS Z6, Z4, Z4
 	VMULPS Z6, Z5, Z5
 
-divided38:
-	VCVTPS2PH $0x00, Z2, Y2
+divided40:
+	VCVTPS2PH $0x00, Z1, Y1
 	VCVTPS2PH $0x00, Z3, Y3
 	VCVTPS2PH $0x00, Z4, Y4
 	VCVTPS2PH $0x00, Z5, Y5
-	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past39
-	VMOVUPS   Y2, (AX)
+	TESTQ     $0x00000001, flags+72(FP)
+	JNZ       past41
+	VMOVUPS   Y1, (AX)
 	VMOVUPS   Y3, 32(AX)
 	VMOVUPS   Y4, 64(AX)
 	VMOVUPS   Y5, 96(AX)
-	JMP       stored40
+	JMP       stored42
 
-past39:
-	VMOVNTPS Y2, (AX)
+past41:
+	VMOVNTPS Y1, (AX)
 	VMOVNTPS Y3, 32(AX)
 	VMOVNTPS Y4, 64(AX)
 	VMOVNTPS Y5, 96(AX)
 
-stored40:
+stored42:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block31
+	JGE  block33
 
-blocksDone32:
+blocksDone34:
 	CMPQ DX, $+16
-	JLT  blocksDone42
+	JLT  blocksDone44
 
-block41:
-	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh43
-	VMOVUPS (CX), Z2
-	JMP     started44
+block43:
+	CMPQ    acc+32(FP), $0x00
+	JEQ     fresh45
+	VMOVUPS (CX), Z1
+	JMP     started46
 
-fresh43:
-	VMOVAPS Z0, Z2
+fresh45:
+	VMOVAPS Z0, Z1
 
-started44:
-	MOVQ  models+40(FP), R8
+started46:
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded46
+	JZ    folded48
 	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DI
+	MOVQ  narrow+24(FP), DI
 
-models45:
+models47:
 	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X3
-	VBROADCASTSS X3, Z3
+	VBROADCASTSS (DI), Z3
 	VCVTPH2PS    (R9)(BX*2), Z4
-	VFMADD231PS  Z4, Z3, Z2
+	VFMADD231PS  Z4, Z3, Z1
 	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
+	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models45
+	JNZ          models47
 
-folded46:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided48
-	VCVTSD2SS    divisor+56(FP), X0, X3
+folded48:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided50
+	VCVTSD2SS    divisor+64(FP), X0, X3
 	VBROADCASTSS X3, Z3
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale47
-	VDIVPS       Z3, Z2, Z2
-	JMP          divided48
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale49
+	VDIVPS       Z3, Z1, Z1
+	JMP          divided50
 
-scale47:
-	VMULPS Z3, Z2, Z2
+scale49:
+	VMULPS Z3, Z1, Z1
 
-divided48:
-	VCVTPS2PH $0x00, Z2, Y2
-	VMOVUPS   Y2, (AX)
+divided50:
+	VCVTPS2PH $0x00, Z1, Y1
+	VMOVUPS   Y1, (AX)
 	ADDQ      $+32, AX
 	ADDQ      $+64, CX
 	ADDQ      $+16, BX
 	SUBQ      $+16, DX
 	CMPQ      DX, $+16
-	JGE       block41
+	JGE       block43
 
-blocksDone42:
+blocksDone44:
 	TESTQ   DX, DX
 	JZ      done4
-	VMOVUPS Y1, -32(AX)(DX*2)
+	VMOVUPS Y2, -32(AX)(DX*2)
 
 done4:
-	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced49
+	TESTQ $0x00000001, flags+72(FP)
+	JZ    fenced51
 	SFENCE
 
-fenced49:
+fenced51:
 	VZEROUPPER
 	RET
 
@@ -1914,235 +1925,245 @@ fenced49:
 small1:
 	JMP ·weightedSumFloat16AVX2+0(SB)
 
-// func accumulateFloat16AVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
+// func accumulateFloat16AVX512(acc *byte, x *byte, w *byte, narrow *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
-TEXT ·accumulateFloat16AVX512(SB), NOSPLIT, $0-48
+TEXT ·accumulateFloat16AVX512(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVQ       acc+0(FP), AX
-	MOVQ       n+24(FP), CX
-	MOVQ       offset+40(FP), DX
+	MOVQ       n+32(FP), CX
+	MOVQ       offset+48(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
 	CMPQ       CX, $+16
-	JLT        done51
+	JLT        done53
+	MOVQ       models+40(FP), DI
+	TESTQ      DI, DI
+	JZ         narrowed55
+	MOVQ       w+16(FP), BX
+	MOVQ       narrow+24(FP), SI
 
+narrow54:
+	VCVTSD2SS (BX), X0, X1
+	VMOVSS    X1, (SI)
+	ADDQ      $0x08, BX
+	ADDQ      $0x04, SI
+	DECQ      DI
+	JNZ       narrow54
+
+narrowed55:
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, CX
-	JZ      blocks50
+	JZ      blocks52
 	LEAQ    -16(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
-	VMOVUPS (SI), Z1
-	MOVQ    models+32(FP), R8
+	VMOVUPS (SI), Z2
+	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
-	JZ      folded53
-	MOVQ    x+8(FP), SI
-	MOVQ    w+16(FP), DI
-
-models52:
-	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X2
-	VBROADCASTSS X2, Z2
-	VCVTPH2PS    (R9)(BX*2), Z3
-	VFMADD231PS  Z3, Z2, Z1
-	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
-	DECQ         R8
-	JNZ          models52
-
-folded53:
-blocks50:
-	CMPQ CX, $+256
-	JLT  blocksDone55
-
-block54:
-	VMOVUPS (AX), Z2
-	VMOVUPS 64(AX), Z3
-	VMOVUPS 128(AX), Z4
-	VMOVUPS 192(AX), Z5
-	VMOVUPS 256(AX), Z6
-	VMOVUPS 320(AX), Z7
-	VMOVUPS 384(AX), Z8
-	VMOVUPS 448(AX), Z9
-	VMOVUPS 512(AX), Z10
-	VMOVUPS 576(AX), Z11
-	VMOVUPS 640(AX), Z12
-	VMOVUPS 704(AX), Z13
-	VMOVUPS 768(AX), Z14
-	VMOVUPS 832(AX), Z15
-	VMOVUPS 896(AX), Z16
-	VMOVUPS 960(AX), Z17
-	MOVQ    models+32(FP), DI
-	TESTQ   DI, DI
 	JZ      folded57
-	MOVQ    x+8(FP), BX
-	MOVQ    w+16(FP), SI
+	MOVQ    x+8(FP), SI
+	MOVQ    narrow+24(FP), DI
 
 models56:
-	MOVQ         (BX), R8
-	VCVTSD2SS    (SI), X0, X18
-	VBROADCASTSS X18, Z18
-	VCVTPH2PS    (R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z2
-	VCVTPH2PS    32(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z3
-	VCVTPH2PS    64(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z4
-	VCVTPH2PS    96(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z5
-	VCVTPH2PS    128(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z6
-	VCVTPH2PS    160(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z7
-	VCVTPH2PS    192(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z8
-	VCVTPH2PS    224(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z9
-	VCVTPH2PS    256(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z10
-	VCVTPH2PS    288(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z11
-	VCVTPH2PS    320(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z12
-	VCVTPH2PS    352(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z13
-	VCVTPH2PS    384(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z14
-	VCVTPH2PS    416(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z15
-	VCVTPH2PS    448(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z16
-	VCVTPH2PS    480(R8)(DX*2), Z19
-	VFMADD231PS  Z19, Z18, Z17
-	ADDQ         $0x18, BX
-	ADDQ         $0x08, SI
-	DECQ         DI
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Z0
+	VCVTPH2PS    (R9)(BX*2), Z1
+	VFMADD231PS  Z1, Z0, Z2
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
 	JNZ          models56
 
 folded57:
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, 64(AX)
-	VMOVUPS Z4, 128(AX)
-	VMOVUPS Z5, 192(AX)
-	VMOVUPS Z6, 256(AX)
-	VMOVUPS Z7, 320(AX)
-	VMOVUPS Z8, 384(AX)
-	VMOVUPS Z9, 448(AX)
-	VMOVUPS Z10, 512(AX)
-	VMOVUPS Z11, 576(AX)
-	VMOVUPS Z12, 640(AX)
-	VMOVUPS Z13, 704(AX)
-	VMOVUPS Z14, 768(AX)
-	VMOVUPS Z15, 832(AX)
-	VMOVUPS Z16, 896(AX)
-	VMOVUPS Z17, 960(AX)
-	ADDQ    $+1024, AX
-	ADDQ    $+256, DX
-	SUBQ    $+256, CX
-	CMPQ    CX, $+256
-	JGE     block54
-
-blocksDone55:
-	CMPQ CX, $+64
+blocks52:
+	CMPQ CX, $+256
 	JLT  blocksDone59
 
 block58:
-	VMOVUPS (AX), Z2
-	VMOVUPS 64(AX), Z3
-	VMOVUPS 128(AX), Z4
-	VMOVUPS 192(AX), Z5
-	MOVQ    models+32(FP), DI
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z3
+	VMOVUPS 192(AX), Z4
+	VMOVUPS 256(AX), Z5
+	VMOVUPS 320(AX), Z6
+	VMOVUPS 384(AX), Z7
+	VMOVUPS 448(AX), Z8
+	VMOVUPS 512(AX), Z9
+	VMOVUPS 576(AX), Z10
+	VMOVUPS 640(AX), Z11
+	VMOVUPS 704(AX), Z12
+	VMOVUPS 768(AX), Z13
+	VMOVUPS 832(AX), Z14
+	VMOVUPS 896(AX), Z15
+	VMOVUPS 960(AX), Z16
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded61
 	MOVQ    x+8(FP), BX
-	MOVQ    w+16(FP), SI
+	MOVQ    narrow+24(FP), SI
 
 models60:
 	MOVQ         (BX), R8
-	VCVTSD2SS    (SI), X0, X6
-	VBROADCASTSS X6, Z6
-	VCVTPH2PS    (R8)(DX*2), Z7
-	VFMADD231PS  Z7, Z6, Z2
-	VCVTPH2PS    32(R8)(DX*2), Z7
-	VFMADD231PS  Z7, Z6, Z3
-	VCVTPH2PS    64(R8)(DX*2), Z7
-	VFMADD231PS  Z7, Z6, Z4
-	VCVTPH2PS    96(R8)(DX*2), Z7
-	VFMADD231PS  Z7, Z6, Z5
+	VBROADCASTSS (SI), Z17
+	VCVTPH2PS    (R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z0
+	VCVTPH2PS    32(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z1
+	VCVTPH2PS    64(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z3
+	VCVTPH2PS    96(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z4
+	VCVTPH2PS    128(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z5
+	VCVTPH2PS    160(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z6
+	VCVTPH2PS    192(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z7
+	VCVTPH2PS    224(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z8
+	VCVTPH2PS    256(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z9
+	VCVTPH2PS    288(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z10
+	VCVTPH2PS    320(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z11
+	VCVTPH2PS    352(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z12
+	VCVTPH2PS    384(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z13
+	VCVTPH2PS    416(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z14
+	VCVTPH2PS    448(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z15
+	VCVTPH2PS    480(R8)(DX*2), Z18
+	VFMADD231PS  Z18, Z17, Z16
 	ADDQ         $0x18, BX
-	ADDQ         $0x08, SI
+	ADDQ         $0x04, SI
 	DECQ         DI
 	JNZ          models60
 
 folded61:
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, 64(AX)
-	VMOVUPS Z4, 128(AX)
-	VMOVUPS Z5, 192(AX)
-	ADDQ    $+256, AX
-	ADDQ    $+64, DX
-	SUBQ    $+64, CX
-	CMPQ    CX, $+64
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z3, 128(AX)
+	VMOVUPS Z4, 192(AX)
+	VMOVUPS Z5, 256(AX)
+	VMOVUPS Z6, 320(AX)
+	VMOVUPS Z7, 384(AX)
+	VMOVUPS Z8, 448(AX)
+	VMOVUPS Z9, 512(AX)
+	VMOVUPS Z10, 576(AX)
+	VMOVUPS Z11, 640(AX)
+	VMOVUPS Z12, 704(AX)
+	VMOVUPS Z13, 768(AX)
+	VMOVUPS Z14, 832(AX)
+	VMOVUPS Z15, 896(AX)
+	VMOVUPS Z16, 960(AX)
+	ADDQ    $+1024, AX
+	ADDQ    $+256, DX
+	SUBQ    $+256, CX
+	CMPQ    CX, $+256
 	JGE     block58
 
 blocksDone59:
-	CMPQ CX, $+16
+	CMPQ CX, $+64
 	JLT  blocksDone63
 
 block62:
-	VMOVUPS (AX), Z2
-	MOVQ    models+32(FP), DI
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z3
+	VMOVUPS 192(AX), Z4
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded65
 	MOVQ    x+8(FP), BX
-	MOVQ    w+16(FP), SI
+	MOVQ    narrow+24(FP), SI
 
 models64:
 	MOVQ         (BX), R8
-	VCVTSD2SS    (SI), X0, X3
-	VBROADCASTSS X3, Z3
-	VCVTPH2PS    (R8)(DX*2), Z4
-	VFMADD231PS  Z4, Z3, Z2
+	VBROADCASTSS (SI), Z5
+	VCVTPH2PS    (R8)(DX*2), Z6
+	VFMADD231PS  Z6, Z5, Z0
+	VCVTPH2PS    32(R8)(DX*2), Z6
+	VFMADD231PS  Z6, Z5, Z1
+	VCVTPH2PS    64(R8)(DX*2), Z6
+	VFMADD231PS  Z6, Z5, Z3
+	VCVTPH2PS    96(R8)(DX*2), Z6
+	VFMADD231PS  Z6, Z5, Z4
 	ADDQ         $0x18, BX
-	ADDQ         $0x08, SI
+	ADDQ         $0x04, SI
 	DECQ         DI
 	JNZ          models64
 
 folded65:
-	VMOVUPS Z2, (AX)
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z3, 128(AX)
+	VMOVUPS Z4, 192(AX)
+	ADDQ    $+256, AX
+	ADDQ    $+64, DX
+	SUBQ    $+64, CX
+	CMPQ    CX, $+64
+	JGE     block62
+
+blocksDone63:
+	CMPQ CX, $+16
+	JLT  blocksDone67
+
+block66:
+	VMOVUPS (AX), Z0
+	MOVQ    models+40(FP), DI
+	TESTQ   DI, DI
+	JZ      folded69
+	MOVQ    x+8(FP), BX
+	MOVQ    narrow+24(FP), SI
+
+models68:
+	MOVQ         (BX), R8
+	VBROADCASTSS (SI), Z1
+	VCVTPH2PS    (R8)(DX*2), Z3
+	VFMADD231PS  Z3, Z1, Z0
+	ADDQ         $0x18, BX
+	ADDQ         $0x04, SI
+	DECQ         DI
+	JNZ          models68
+
+folded69:
+	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
 	CMPQ    CX, $+16
-	JGE     block62
+	JGE     block66
 
-blocksDone63:
+blocksDone67:
 	TESTQ   CX, CX
-	JZ      done51
+	JZ      done53
 	LEAQ    -64(AX)(CX*4), AX
-	VMOVUPS Z1, (AX)
+	VMOVUPS Z2, (AX)
 
-done51:
+done53:
 	VZEROUPPER
 	RET
 
-// func weightedSumBFloat16AVX512(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
+// func weightedSumBFloat16AVX512(dst *byte, x *byte, w *byte, narrow *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-72
+TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
-	CMPQ       n+32(FP), $+32
+	CMPQ       n+40(FP), $+32
 	JLT        small1
 	MOVQ       dst+0(FP), AX
-	MOVQ       acc+24(FP), CX
-	MOVQ       n+32(FP), DX
-	MOVQ       offset+48(FP), BX
+	MOVQ       acc+32(FP), CX
+	MOVQ       n+40(FP), DX
+	MOVQ       offset+56(FP), BX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
 	VPTERNLOGD $0xff, Z1, Z1, Z1
@@ -2156,7 +2177,7 @@ TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-72
 	VMOVAPS    Z0, Z3
 	VMOVAPS    Z0, Z4
 	VMOVAPS    Z0, Z5
-	MOVQ       models+40(FP), R8
+	MOVQ       models+48(FP), R8
 	TESTQ      R8, R8
 	JZ         folded7
 	MOVQ       x+8(FP), SI
@@ -2182,11 +2203,11 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Z0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale8
 	VDIVPS       Z0, Z2, Z2
 	VDIVPS       Z0, Z3, Z3
@@ -2241,63 +2262,77 @@ divided9:
 	RET
 
 many2:
+	MOVQ  models+48(FP), R8
+	TESTQ R8, R8
+	JZ    narrowed11
+	MOVQ  w+16(FP), SI
+	MOVQ  narrow+24(FP), DI
+
+narrow10:
+	VCVTSD2SS (SI), X0, X2
+	VMOVSS    X2, (DI)
+	ADDQ      $0x08, SI
+	ADDQ      $0x04, DI
+	DECQ      R8
+	JNZ       narrow10
+
+narrowed11:
 	// The overlapped last vector, before anything is stored.
 	TESTQ     $0x0000001f, DX
 	JZ        blocks3
 	LEAQ      -32(DX), SI
 	LEAQ      (CX)(SI*4), DI
 	ADDQ      BX, SI
-	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh10
+	CMPQ      acc+32(FP), $0x00
+	JEQ       fresh12
 	VMOVUPS   64(DI), Z4
 	VMOVDQU32 even<>+0(SB), Z2
 	VMOVDQU32 odd<>+0(SB), Z3
 	VMOVUPS   (DI), Z5
 	VPERMI2PS Z4, Z5, Z2
 	VPERMI2PS Z4, Z5, Z3
-	JMP       started11
+	JMP       started13
 
-fresh10:
+fresh12:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 
-started11:
-	MOVQ  models+40(FP), R9
+started13:
+	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded13
+	JZ    folded15
 	MOVQ  x+8(FP), DI
-	MOVQ  w+16(FP), R8
+	MOVQ  narrow+24(FP), R8
 
-models12:
+models14:
 	MOVQ         (DI), R10
-	VCVTSD2SS    (R8), X0, X4
-	VBROADCASTSS X4, Z4
+	VBROADCASTSS (R8), Z4
 	VMOVUPS      (R10)(SI*2), Z6
 	VPSLLD       $0x10, Z6, Z5
 	VPANDD       Z6, Z1, Z6
 	VFMADD231PS  Z5, Z4, Z2
 	VFMADD231PS  Z6, Z4, Z3
 	ADDQ         $0x18, DI
-	ADDQ         $0x08, R8
+	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models12
+	JNZ          models14
 
-folded13:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided15
-	VCVTSD2SS    divisor+56(FP), X0, X4
+folded15:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided17
+	VCVTSD2SS    divisor+64(FP), X0, X4
 	VBROADCASTSS X4, Z4
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale14
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale16
 	VDIVPS       Z4, Z2, Z2
 	VDIVPS       Z4, Z3, Z3
-	JMP          divided15
+	JMP          divided17
 
-scale14:
+scale16:
 	VMULPS Z4, Z2, Z2
 	VMULPS Z4, Z3, Z3
 
-divided15:
+divided17:
 	VPBROADCASTD word7fff<>+0(SB), Z4
 	VPBROADCASTD word1<>+0(SB), Z5
 	VPBROADCASTD word400000<>+0(SB), Z6
@@ -2315,20 +2350,20 @@ divided15:
 	VPORD        Z6, Z3, K1, Z2
 	VPSRLD       $0x10, Z7, Z7
 	VPTERNLOGD   $0xea, Z7, Z1, Z2
-	VMOVAPS      Z2, Z2
+	VMOVAPS      Z2, Z3
 
 blocks3:
 	CMPQ DX, $+256
-	JLT  blocksDone17
+	JLT  blocksDone19
 
-block16:
-	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh18
+block18:
+	CMPQ      acc+32(FP), $0x00
+	JEQ       fresh20
 	VMOVUPS   64(CX), Z5
-	VMOVDQU32 even<>+0(SB), Z3
+	VMOVDQU32 even<>+0(SB), Z2
 	VMOVDQU32 odd<>+0(SB), Z4
 	VMOVUPS   (CX), Z6
-	VPERMI2PS Z5, Z6, Z3
+	VPERMI2PS Z5, Z6, Z2
 	VPERMI2PS Z5, Z6, Z4
 	VMOVUPS   192(CX), Z7
 	VMOVDQU32 even<>+0(SB), Z5
@@ -2372,10 +2407,10 @@ block16:
 	VMOVUPS   896(CX), Z20
 	VPERMI2PS Z19, Z20, Z17
 	VPERMI2PS Z19, Z20, Z18
-	JMP       started19
+	JMP       started21
 
-fresh18:
-	VMOVAPS Z0, Z3
+fresh20:
+	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 	VMOVAPS Z0, Z6
@@ -2392,21 +2427,20 @@ fresh18:
 	VMOVAPS Z0, Z17
 	VMOVAPS Z0, Z18
 
-started19:
-	MOVQ  models+40(FP), R8
+started21:
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded21
+	JZ    folded23
 	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DI
+	MOVQ  narrow+24(FP), DI
 
-models20:
+models22:
 	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X19
-	VBROADCASTSS X19, Z19
+	VBROADCASTSS (DI), Z19
 	VMOVUPS      (R9)(BX*2), Z21
 	VPSLLD       $0x10, Z21, Z20
 	VPANDD       Z21, Z1, Z21
-	VFMADD231PS  Z20, Z19, Z3
+	VFMADD231PS  Z20, Z19, Z2
 	VFMADD231PS  Z21, Z19, Z4
 	VMOVUPS      64(R9)(BX*2), Z21
 	VPSLLD       $0x10, Z21, Z20
@@ -2444,18 +2478,18 @@ models20:
 	VFMADD231PS  Z20, Z19, Z17
 	VFMADD231PS  Z21, Z19, Z18
 	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
+	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models20
+	JNZ          models22
 
-folded21:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided23
-	VCVTSD2SS    divisor+56(FP), X0, X19
+folded23:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided25
+	VCVTSD2SS    divisor+64(FP), X0, X19
 	VBROADCASTSS X19, Z19
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale22
-	VDIVPS       Z19, Z3, Z3
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale24
+	VDIVPS       Z19, Z2, Z2
 	VDIVPS       Z19, Z4, Z4
 	VDIVPS       Z19, Z5, Z5
 	VDIVPS       Z19, Z6, Z6
@@ -2471,10 +2505,10 @@ folded21:
 	VDIVPS       Z19, Z16, Z16
 	VDIVPS       Z19, Z17, Z17
 	VDIVPS       Z19, Z18, Z18
-	JMP          divided23
+	JMP          divided25
 
-scale22:
-	VMULPS Z19, Z3, Z3
+scale24:
+	VMULPS Z19, Z2, Z2
 	VMULPS Z19, Z4, Z4
 	VMULPS Z19, Z5, Z5
 	VMULPS Z19, Z6, Z6
@@ -2491,24 +2525,24 @@ scale22:
 	VMULPS Z19, Z17, Z17
 	VMULPS Z19, Z18, Z18
 
-divided23:
+divided25:
 	VPBROADCASTD word7fff<>+0(SB), Z19
 	VPBROADCASTD word1<>+0(SB), Z20
 	VPBROADCASTD word400000<>+0(SB), Z21
-	VPSRLD       $0x10, Z3, Z22
+	VPSRLD       $0x10, Z2, Z22
 	VPANDD       Z22, Z20, Z22
 	VPADDD       Z19, Z22, Z22
-	VPADDD       Z3, Z22, Z22
-	VCMPPS       $0x03, Z3, Z3, K1
-	VPORD        Z21, Z3, K1, Z22
-	VPSRLD       $0x10, Z4, Z3
-	VPANDD       Z3, Z20, Z3
-	VPADDD       Z19, Z3, Z3
-	VPADDD       Z4, Z3, Z3
+	VPADDD       Z2, Z22, Z22
+	VCMPPS       $0x03, Z2, Z2, K1
+	VPORD        Z21, Z2, K1, Z22
+	VPSRLD       $0x10, Z4, Z2
+	VPANDD       Z2, Z20, Z2
+	VPADDD       Z19, Z2, Z2
+	VPADDD       Z4, Z2, Z2
 	VCMPPS       $0x03, Z4, Z4, K1
-	VPORD        Z21, Z4, K1, Z3
+	VPORD        Z21, Z4, K1, Z2
 	VPSRLD       $0x10, Z22, Z22
-	VPTERNLOGD   $0xea, Z22, Z1, Z3
+	VPTERNLOGD   $0xea, Z22, Z1, Z2
 	VPBROADCASTD word7fff<>+0(SB), Z4
 	VPBROADCASTD word1<>+0(SB), Z19
 	VPBROADCASTD word400000<>+0(SB), Z20
@@ -2628,9 +2662,9 @@ divided23:
 	VPORD        Z8, Z18, K1, Z14
 	VPSRLD       $0x10, Z10, Z10
 	VPTERNLOGD   $0xea, Z10, Z1, Z14
-	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past24
-	VMOVUPS      Z3, (AX)
+	TESTQ        $0x00000001, flags+72(FP)
+	JNZ          past26
+	VMOVUPS      Z2, (AX)
 	VMOVUPS      Z5, 64(AX)
 	VMOVUPS      Z7, 128(AX)
 	VMOVUPS      Z9, 192(AX)
@@ -2638,10 +2672,10 @@ divided23:
 	VMOVUPS      Z12, 320(AX)
 	VMOVUPS      Z13, 384(AX)
 	VMOVUPS      Z14, 448(AX)
-	JMP          stored25
+	JMP          stored27
 
-past24:
-	VMOVNTPS Z3, (AX)
+past26:
+	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z5, 64(AX)
 	VMOVNTPS Z7, 128(AX)
 	VMOVNTPS Z9, 192(AX)
@@ -2650,26 +2684,26 @@ past24:
 	VMOVNTPS Z13, 384(AX)
 	VMOVNTPS Z14, 448(AX)
 
-stored25:
+stored27:
 	ADDQ $+512, AX
 	ADDQ $+1024, CX
 	ADDQ $+256, BX
 	SUBQ $+256, DX
 	CMPQ DX, $+256
-	JGE  block16
+	JGE  block18
 
-blocksDone17:
+blocksDone19:
 	CMPQ DX, $+64
-	JLT  blocksDone27
+	JLT  blocksDone29
 
-block26:
-	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh28
+block28:
+	CMPQ      acc+32(FP), $0x00
+	JEQ       fresh30
 	VMOVUPS   64(CX), Z5
-	VMOVDQU32 even<>+0(SB), Z3
+	VMOVDQU32 even<>+0(SB), Z2
 	VMOVDQU32 odd<>+0(SB), Z4
 	VMOVUPS   (CX), Z6
-	VPERMI2PS Z5, Z6, Z3
+	VPERMI2PS Z5, Z6, Z2
 	VPERMI2PS Z5, Z6, Z4
 	VMOVUPS   192(CX), Z7
 	VMOVDQU32 even<>+0(SB), Z5
@@ -2677,29 +2711,28 @@ block26:
 	VMOVUPS   128(CX), Z8
 	VPERMI2PS Z7, Z8, Z5
 	VPERMI2PS Z7, Z8, Z6
-	JMP       started29
+	JMP       started31
 
-fresh28:
-	VMOVAPS Z0, Z3
+fresh30:
+	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z4
 	VMOVAPS Z0, Z5
 	VMOVAPS Z0, Z6
 
-started29:
-	MOVQ  models+40(FP), R8
+started31:
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded31
+	JZ    folded33
 	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DI
+	MOVQ  narrow+24(FP), DI
 
-models30:
+models32:
 	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X7
-	VBROADCASTSS X7, Z7
+	VBROADCASTSS (DI), Z7
 	VMOVUPS      (R9)(BX*2), Z9
 	VPSLLD       $0x10, Z9, Z8
 	VPANDD       Z9, Z1, Z9
-	VFMADD231PS  Z8, Z7, Z3
+	VFMADD231PS  Z8, Z7, Z2
 	VFMADD231PS  Z9, Z7, Z4
 	VMOVUPS      64(R9)(BX*2), Z9
 	VPSLLD       $0x10, Z9, Z8
@@ -2707,47 +2740,47 @@ models30:
 	VFMADD231PS  Z8, Z7, Z5
 	VFMADD231PS  Z9, Z7, Z6
 	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
+	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models30
+	JNZ          models32
 
-folded31:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided33
-	VCVTSD2SS    divisor+56(FP), X0, X7
+folded33:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided35
+	VCVTSD2SS    divisor+64(FP), X0, X7
 	VBROADCASTSS X7, Z7
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale32
-	VDIVPS       Z7, Z3, Z3
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale34
+	VDIVPS       Z7, Z2, Z2
 	VDIVPS       Z7, Z4, Z4
 	VDIVPS       Z7, Z5, Z5
 	VDIVPS       Z7, Z6, Z6
-	JMP          divided33
+	JMP          divided35
 
-scale32:
-	VMULPS Z7, Z3, Z3
+scale34:
+	VMULPS Z7, Z2, Z2
 	VMULPS Z7, Z4, Z4
 	VMULPS Z7, Z5, Z5
 	VMULPS Z7, Z6, Z6
 
-divided33:
+divided35:
 	VPBROADCASTD word7fff<>+0(SB), Z7
 	VPBROADCASTD word1<>+0(SB), Z8
 	VPBROADCASTD word400000<>+0(SB), Z9
-	VPSRLD       $0x10, Z3, Z10
+	VPSRLD       $0x10, Z2, Z10
 	VPANDD       Z10, Z8, Z10
 	VPADDD       Z7, Z10, Z10
-	VPADDD       Z3, Z10, Z10
-	VCMPPS       $0x03, Z3, Z3, K1
-	VPORD        Z9, Z3, K1, Z10
-	VPSRLD       $0x10, Z4, Z3
-	VPANDD       Z3, Z8, Z3
-	VPADDD       Z7, Z3, Z3
-	VPADDD       Z4, Z3, Z3
+	VPADDD       Z2, Z10, Z10
+	VCMPPS       $0x03, Z2, Z2, K1
+	VPORD        Z9, Z2, K1, Z10
+	VPSRLD       $0x10, Z4, Z2
+	VPANDD       Z2, Z8, Z2
+	VPADDD       Z7, Z2, Z2
+	VPADDD       Z4, Z2, Z2
 	VCMPPS       $0x03, Z4, Z4, K1
-	VPORD        Z9, Z4, K1, Z3
+	VPORD        Z9, Z4, K1, Z2
 	VPSRLD       $0x10, Z10, Z10
-	VPTERNLOGD   $0xea, Z10, Z1, Z3
+	VPTERNLOGD   $0xea, Z10, Z1, Z2
 	VPBROADCASTD word7fff<>+0(SB), Z4
 	VPBROADCASTD word1<>+0(SB), Z7
 	VPBROADCASTD word400000<>+0(SB), Z8
@@ -2765,116 +2798,115 @@ divided33:
 	VPORD        Z8, Z6, K1, Z5
 	VPSRLD       $0x10, Z9, Z9
 	VPTERNLOGD   $0xea, Z9, Z1, Z5
-	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past34
-	VMOVUPS      Z3, (AX)
+	TESTQ        $0x00000001, flags+72(FP)
+	JNZ          past36
+	VMOVUPS      Z2, (AX)
 	VMOVUPS      Z5, 64(AX)
-	JMP          stored35
+	JMP          stored37
 
-past34:
-	VMOVNTPS Z3, (AX)
+past36:
+	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z5, 64(AX)
 
-stored35:
+stored37:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block26
+	JGE  block28
 
-blocksDone27:
+blocksDone29:
 	CMPQ DX, $+32
-	JLT  blocksDone37
+	JLT  blocksDone39
 
-block36:
-	CMPQ      acc+24(FP), $0x00
-	JEQ       fresh38
+block38:
+	CMPQ      acc+32(FP), $0x00
+	JEQ       fresh40
 	VMOVUPS   64(CX), Z5
-	VMOVDQU32 even<>+0(SB), Z3
+	VMOVDQU32 even<>+0(SB), Z2
 	VMOVDQU32 odd<>+0(SB), Z4
 	VMOVUPS   (CX), Z6
-	VPERMI2PS Z5, Z6, Z3
+	VPERMI2PS Z5, Z6, Z2
 	VPERMI2PS Z5, Z6, Z4
-	JMP       started39
+	JMP       started41
 
-fresh38:
-	VMOVAPS Z0, Z3
+fresh40:
+	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z4
 
-started39:
-	MOVQ  models+40(FP), R8
+started41:
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded41
+	JZ    folded43
 	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DI
+	MOVQ  narrow+24(FP), DI
 
-models40:
+models42:
 	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X5
-	VBROADCASTSS X5, Z5
+	VBROADCASTSS (DI), Z5
 	VMOVUPS      (R9)(BX*2), Z7
 	VPSLLD       $0x10, Z7, Z6
 	VPANDD       Z7, Z1, Z7
-	VFMADD231PS  Z6, Z5, Z3
+	VFMADD231PS  Z6, Z5, Z2
 	VFMADD231PS  Z7, Z5, Z4
 	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
+	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models40
+	JNZ          models42
 
-folded41:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided43
-	VCVTSD2SS    divisor+56(FP), X0, X5
+folded43:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided45
+	VCVTSD2SS    divisor+64(FP), X0, X5
 	VBROADCASTSS X5, Z5
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale42
-	VDIVPS       Z5, Z3, Z3
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale44
+	VDIVPS       Z5, Z2, Z2
 	VDIVPS       Z5, Z4, Z4
-	JMP          divided43
+	JMP          divided45
 
-scale42:
-	VMULPS Z5, Z3, Z3
+scale44:
+	VMULPS Z5, Z2, Z2
 	VMULPS Z5, Z4, Z4
 
-divided43:
+divided45:
 	VPBROADCASTD word7fff<>+0(SB), Z5
 	VPBROADCASTD word1<>+0(SB), Z6
 	VPBROADCASTD word400000<>+0(SB), Z7
-	VPSRLD       $0x10, Z3, Z8
+	VPSRLD       $0x10, Z2, Z8
 	VPANDD       Z8, Z6, Z8
 	VPADDD       Z5, Z8, Z8
-	VPADDD       Z3, Z8, Z8
-	VCMPPS       $0x03, Z3, Z3, K1
-	VPORD        Z7, Z3, K1, Z8
-	VPSRLD       $0x10, Z4, Z3
-	VPANDD       Z3, Z6, Z3
-	VPADDD       Z5, Z3, Z3
-	VPADDD       Z4, Z3, Z3
+	VPADDD       Z2, Z8, Z8
+	VCMPPS       $0x03, Z2, Z2, K1
+	VPORD        Z7, Z2, K1, Z8
+	VPSRLD       $0x10, Z4, Z2
+	VPANDD       Z2, Z6, Z2
+	VPADDD       Z5, Z2, Z2
+	VPADDD       Z4, Z2, Z2
 	VCMPPS       $0x03, Z4, Z4, K1
-	VPORD        Z7, Z4, K1, Z3
+	VPORD        Z7, Z4, K1, Z2
 	VPSRLD       $0x10, Z8, Z8
-	VPTERNLOGD   $0xea, Z8, Z1, Z3
-	VMOVUPS      Z3, (AX)
+	VPTERNLOGD   $0xea, Z8, Z1, Z2
+	VMOVUPS      Z2, (AX)
 	ADDQ         $+64, AX
 	ADDQ         $+128, CX
 	ADDQ         $+32, BX
 	SUBQ         $+32, DX
 	CMPQ         DX, $+32
-	JGE          block36
+	JGE          block38
 
-blocksDone37:
+blocksDone39:
 	TESTQ   DX, DX
 	JZ      done4
-	VMOVUPS Z2, -64(AX)(DX*2)
+	VMOVUPS Z3, -64(AX)(DX*2)
 
 done4:
-	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced44
+	TESTQ $0x00000001, flags+72(FP)
+	JZ    fenced46
 	SFENCE
 
-fenced44:
+fenced46:
 	VZEROUPPER
 	RET
 
@@ -2927,335 +2959,345 @@ DATA odd<>+56(SB)/4, $0x0000001d
 DATA odd<>+60(SB)/4, $0x0000001f
 GLOBL odd<>(SB), RODATA|NOPTR, $64
 
-// func accumulateBFloat16AVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
+// func accumulateBFloat16AVX512(acc *byte, x *byte, w *byte, narrow *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
-TEXT ·accumulateBFloat16AVX512(SB), NOSPLIT, $0-48
+TEXT ·accumulateBFloat16AVX512(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVQ       acc+0(FP), AX
-	MOVQ       n+24(FP), CX
-	MOVQ       offset+40(FP), DX
+	MOVQ       n+32(FP), CX
+	MOVQ       offset+48(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
 	VPTERNLOGD $0xff, Z1, Z1, Z1
 	VPSLLD     $0x10, Z1, Z1
 	CMPQ       CX, $+32
-	JLT        done46
+	JLT        done48
+	MOVQ       models+40(FP), DI
+	TESTQ      DI, DI
+	JZ         narrowed50
+	MOVQ       w+16(FP), BX
+	MOVQ       narrow+24(FP), SI
 
+narrow49:
+	VCVTSD2SS (BX), X0, X2
+	VMOVSS    X2, (SI)
+	ADDQ      $0x08, BX
+	ADDQ      $0x04, SI
+	DECQ      DI
+	JNZ       narrow49
+
+narrowed50:
 	// The overlapped last vector, before anything is stored.
 	TESTQ     $0x0000001f, CX
-	JZ        blocks45
+	JZ        blocks47
 	LEAQ      -32(CX), BX
 	LEAQ      (AX)(BX*4), SI
 	ADDQ      DX, BX
-	VMOVUPS   64(SI), Z4
-	VMOVDQU32 even<>+0(SB), Z2
-	VMOVDQU32 odd<>+0(SB), Z3
-	VMOVUPS   (SI), Z5
-	VPERMI2PS Z4, Z5, Z2
-	VPERMI2PS Z4, Z5, Z3
-	MOVQ      models+32(FP), R8
+	VMOVUPS   64(SI), Z0
+	VMOVDQU32 even<>+0(SB), Z3
+	VMOVDQU32 odd<>+0(SB), Z4
+	VMOVUPS   (SI), Z2
+	VPERMI2PS Z0, Z2, Z3
+	VPERMI2PS Z0, Z2, Z4
+	MOVQ      models+40(FP), R8
 	TESTQ     R8, R8
-	JZ        folded48
-	MOVQ      x+8(FP), SI
-	MOVQ      w+16(FP), DI
-
-models47:
-	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X4
-	VBROADCASTSS X4, Z4
-	VMOVUPS      (R9)(BX*2), Z6
-	VPSLLD       $0x10, Z6, Z5
-	VPANDD       Z6, Z1, Z6
-	VFMADD231PS  Z5, Z4, Z2
-	VFMADD231PS  Z6, Z4, Z3
-	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
-	DECQ         R8
-	JNZ          models47
-
-folded48:
-blocks45:
-	CMPQ CX, $+256
-	JLT  blocksDone50
-
-block49:
-	VMOVUPS   64(AX), Z6
-	VMOVDQU32 even<>+0(SB), Z4
-	VMOVDQU32 odd<>+0(SB), Z5
-	VMOVUPS   (AX), Z7
-	VPERMI2PS Z6, Z7, Z4
-	VPERMI2PS Z6, Z7, Z5
-	VMOVUPS   192(AX), Z8
-	VMOVDQU32 even<>+0(SB), Z6
-	VMOVDQU32 odd<>+0(SB), Z7
-	VMOVUPS   128(AX), Z9
-	VPERMI2PS Z8, Z9, Z6
-	VPERMI2PS Z8, Z9, Z7
-	VMOVUPS   320(AX), Z10
-	VMOVDQU32 even<>+0(SB), Z8
-	VMOVDQU32 odd<>+0(SB), Z9
-	VMOVUPS   256(AX), Z11
-	VPERMI2PS Z10, Z11, Z8
-	VPERMI2PS Z10, Z11, Z9
-	VMOVUPS   448(AX), Z12
-	VMOVDQU32 even<>+0(SB), Z10
-	VMOVDQU32 odd<>+0(SB), Z11
-	VMOVUPS   384(AX), Z13
-	VPERMI2PS Z12, Z13, Z10
-	VPERMI2PS Z12, Z13, Z11
-	VMOVUPS   576(AX), Z14
-	VMOVDQU32 even<>+0(SB), Z12
-	VMOVDQU32 odd<>+0(SB), Z13
-	VMOVUPS   512(AX), Z15
-	VPERMI2PS Z14, Z15, Z12
-	VPERMI2PS Z14, Z15, Z13
-	VMOVUPS   704(AX), Z16
-	VMOVDQU32 even<>+0(SB), Z14
-	VMOVDQU32 odd<>+0(SB), Z15
-	VMOVUPS   640(AX), Z17
-	VPERMI2PS Z16, Z17, Z14
-	VPERMI2PS Z16, Z17, Z15
-	VMOVUPS   832(AX), Z18
-	VMOVDQU32 even<>+0(SB), Z16
-	VMOVDQU32 odd<>+0(SB), Z17
-	VMOVUPS   768(AX), Z19
-	VPERMI2PS Z18, Z19, Z16
-	VPERMI2PS Z18, Z19, Z17
-	VMOVUPS   960(AX), Z20
-	VMOVDQU32 even<>+0(SB), Z18
-	VMOVDQU32 odd<>+0(SB), Z19
-	VMOVUPS   896(AX), Z21
-	VPERMI2PS Z20, Z21, Z18
-	VPERMI2PS Z20, Z21, Z19
-	MOVQ      models+32(FP), DI
-	TESTQ     DI, DI
 	JZ        folded52
-	MOVQ      x+8(FP), BX
-	MOVQ      w+16(FP), SI
+	MOVQ      x+8(FP), SI
+	MOVQ      narrow+24(FP), DI
 
 models51:
-	MOVQ         (BX), R8
-	VCVTSD2SS    (SI), X0, X20
-	VBROADCASTSS X20, Z20
-	VMOVUPS      (R8)(DX*2), Z22
-	VPSLLD       $0x10, Z22, Z21
-	VPANDD       Z22, Z1, Z22
-	VFMADD231PS  Z21, Z20, Z4
-	VFMADD231PS  Z22, Z20, Z5
-	VMOVUPS      64(R8)(DX*2), Z22
-	VPSLLD       $0x10, Z22, Z21
-	VPANDD       Z22, Z1, Z22
-	VFMADD231PS  Z21, Z20, Z6
-	VFMADD231PS  Z22, Z20, Z7
-	VMOVUPS      128(R8)(DX*2), Z22
-	VPSLLD       $0x10, Z22, Z21
-	VPANDD       Z22, Z1, Z22
-	VFMADD231PS  Z21, Z20, Z8
-	VFMADD231PS  Z22, Z20, Z9
-	VMOVUPS      192(R8)(DX*2), Z22
-	VPSLLD       $0x10, Z22, Z21
-	VPANDD       Z22, Z1, Z22
-	VFMADD231PS  Z21, Z20, Z10
-	VFMADD231PS  Z22, Z20, Z11
-	VMOVUPS      256(R8)(DX*2), Z22
-	VPSLLD       $0x10, Z22, Z21
-	VPANDD       Z22, Z1, Z22
-	VFMADD231PS  Z21, Z20, Z12
-	VFMADD231PS  Z22, Z20, Z13
-	VMOVUPS      320(R8)(DX*2), Z22
-	VPSLLD       $0x10, Z22, Z21
-	VPANDD       Z22, Z1, Z22
-	VFMADD231PS  Z21, Z20, Z14
-	VFMADD231PS  Z22, Z20, Z15
-	VMOVUPS      384(R8)(DX*2), Z22
-	VPSLLD       $0x10, Z22, Z21
-	VPANDD       Z22, Z1, Z22
-	VFMADD231PS  Z21, Z20, Z16
-	VFMADD231PS  Z22, Z20, Z17
-	VMOVUPS      448(R8)(DX*2), Z22
-	VPSLLD       $0x10, Z22, Z21
-	VPANDD       Z22, Z1, Z22
-	VFMADD231PS  Z21, Z20, Z18
-	VFMADD231PS  Z22, Z20, Z19
-	ADDQ         $0x18, BX
-	ADDQ         $0x08, SI
-	DECQ         DI
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Z0
+	VMOVUPS      (R9)(BX*2), Z5
+	VPSLLD       $0x10, Z5, Z2
+	VPANDD       Z5, Z1, Z5
+	VFMADD231PS  Z2, Z0, Z3
+	VFMADD231PS  Z5, Z0, Z4
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
 	JNZ          models51
 
 folded52:
-	VMOVDQU32 low<>+0(SB), Z20
-	VMOVDQU32 high<>+0(SB), Z21
-	VPERMI2PS Z5, Z4, Z20
-	VPERMI2PS Z5, Z4, Z21
-	VMOVUPS   Z20, (AX)
-	VMOVUPS   Z21, 64(AX)
-	VMOVDQU32 low<>+0(SB), Z4
-	VMOVDQU32 high<>+0(SB), Z5
-	VPERMI2PS Z7, Z6, Z4
-	VPERMI2PS Z7, Z6, Z5
-	VMOVUPS   Z4, 128(AX)
-	VMOVUPS   Z5, 192(AX)
-	VMOVDQU32 low<>+0(SB), Z4
-	VMOVDQU32 high<>+0(SB), Z5
-	VPERMI2PS Z9, Z8, Z4
-	VPERMI2PS Z9, Z8, Z5
-	VMOVUPS   Z4, 256(AX)
-	VMOVUPS   Z5, 320(AX)
-	VMOVDQU32 low<>+0(SB), Z4
-	VMOVDQU32 high<>+0(SB), Z5
-	VPERMI2PS Z11, Z10, Z4
-	VPERMI2PS Z11, Z10, Z5
-	VMOVUPS   Z4, 384(AX)
-	VMOVUPS   Z5, 448(AX)
-	VMOVDQU32 low<>+0(SB), Z4
-	VMOVDQU32 high<>+0(SB), Z5
-	VPERMI2PS Z13, Z12, Z4
-	VPERMI2PS Z13, Z12, Z5
-	VMOVUPS   Z4, 512(AX)
-	VMOVUPS   Z5, 576(AX)
-	VMOVDQU32 low<>+0(SB), Z4
-	VMOVDQU32 high<>+0(SB), Z5
-	VPERMI2PS Z15, Z14, Z4
-	VPERMI2PS Z15, Z14, Z5
-	VMOVUPS   Z4, 640(AX)
-	VMOVUPS   Z5, 704(AX)
-	VMOVDQU32 low<>+0(SB), Z4
-	VMOVDQU32 high<>+0(SB), Z5
-	VPERMI2PS Z17, Z16, Z4
-	VPERMI2PS Z17, Z16, Z5
-	VMOVUPS   Z4, 768(AX)
-	VMOVUPS   Z5, 832(AX)
-	VMOVDQU32 low<>+0(SB), Z4
-	VMOVDQU32 high<>+0(SB), Z5
-	VPERMI2PS Z19, Z18, Z4
-	VPERMI2PS Z19, Z18, Z5
-	VMOVUPS   Z4, 896(AX)
-	VMOVUPS   Z5, 960(AX)
-	ADDQ      $+1024, AX
-	ADDQ      $+256, DX
-	SUBQ      $+256, CX
-	CMPQ      CX, $+256
-	JGE       block49
-
-blocksDone50:
-	CMPQ CX, $+64
+blocks47:
+	CMPQ CX, $+256
 	JLT  blocksDone54
 
 block53:
-	VMOVUPS   64(AX), Z6
-	VMOVDQU32 even<>+0(SB), Z4
-	VMOVDQU32 odd<>+0(SB), Z5
-	VMOVUPS   (AX), Z7
-	VPERMI2PS Z6, Z7, Z4
-	VPERMI2PS Z6, Z7, Z5
-	VMOVUPS   192(AX), Z8
-	VMOVDQU32 even<>+0(SB), Z6
-	VMOVDQU32 odd<>+0(SB), Z7
-	VMOVUPS   128(AX), Z9
-	VPERMI2PS Z8, Z9, Z6
-	VPERMI2PS Z8, Z9, Z7
-	MOVQ      models+32(FP), DI
+	VMOVUPS   64(AX), Z5
+	VMOVDQU32 even<>+0(SB), Z0
+	VMOVDQU32 odd<>+0(SB), Z2
+	VMOVUPS   (AX), Z6
+	VPERMI2PS Z5, Z6, Z0
+	VPERMI2PS Z5, Z6, Z2
+	VMOVUPS   192(AX), Z7
+	VMOVDQU32 even<>+0(SB), Z5
+	VMOVDQU32 odd<>+0(SB), Z6
+	VMOVUPS   128(AX), Z8
+	VPERMI2PS Z7, Z8, Z5
+	VPERMI2PS Z7, Z8, Z6
+	VMOVUPS   320(AX), Z9
+	VMOVDQU32 even<>+0(SB), Z7
+	VMOVDQU32 odd<>+0(SB), Z8
+	VMOVUPS   256(AX), Z10
+	VPERMI2PS Z9, Z10, Z7
+	VPERMI2PS Z9, Z10, Z8
+	VMOVUPS   448(AX), Z11
+	VMOVDQU32 even<>+0(SB), Z9
+	VMOVDQU32 odd<>+0(SB), Z10
+	VMOVUPS   384(AX), Z12
+	VPERMI2PS Z11, Z12, Z9
+	VPERMI2PS Z11, Z12, Z10
+	VMOVUPS   576(AX), Z13
+	VMOVDQU32 even<>+0(SB), Z11
+	VMOVDQU32 odd<>+0(SB), Z12
+	VMOVUPS   512(AX), Z14
+	VPERMI2PS Z13, Z14, Z11
+	VPERMI2PS Z13, Z14, Z12
+	VMOVUPS   704(AX), Z15
+	VMOVDQU32 even<>+0(SB), Z13
+	VMOVDQU32 odd<>+0(SB), Z14
+	VMOVUPS   640(AX), Z16
+	VPERMI2PS Z15, Z16, Z13
+	VPERMI2PS Z15, Z16, Z14
+	VMOVUPS   832(AX), Z17
+	VMOVDQU32 even<>+0(SB), Z15
+	VMOVDQU32 odd<>+0(SB), Z16
+	VMOVUPS   768(AX), Z18
+	VPERMI2PS Z17, Z18, Z15
+	VPERMI2PS Z17, Z18, Z16
+	VMOVUPS   960(AX), Z19
+	VMOVDQU32 even<>+0(SB), Z17
+	VMOVDQU32 odd<>+0(SB), Z18
+	VMOVUPS   896(AX), Z20
+	VPERMI2PS Z19, Z20, Z17
+	VPERMI2PS Z19, Z20, Z18
+	MOVQ      models+40(FP), DI
 	TESTQ     DI, DI
 	JZ        folded56
 	MOVQ      x+8(FP), BX
-	MOVQ      w+16(FP), SI
+	MOVQ      narrow+24(FP), SI
 
 models55:
 	MOVQ         (BX), R8
-	VCVTSD2SS    (SI), X0, X8
-	VBROADCASTSS X8, Z8
-	VMOVUPS      (R8)(DX*2), Z10
-	VPSLLD       $0x10, Z10, Z9
-	VPANDD       Z10, Z1, Z10
-	VFMADD231PS  Z9, Z8, Z4
-	VFMADD231PS  Z10, Z8, Z5
-	VMOVUPS      64(R8)(DX*2), Z10
-	VPSLLD       $0x10, Z10, Z9
-	VPANDD       Z10, Z1, Z10
-	VFMADD231PS  Z9, Z8, Z6
-	VFMADD231PS  Z10, Z8, Z7
+	VBROADCASTSS (SI), Z19
+	VMOVUPS      (R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z0
+	VFMADD231PS  Z21, Z19, Z2
+	VMOVUPS      64(R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z5
+	VFMADD231PS  Z21, Z19, Z6
+	VMOVUPS      128(R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z7
+	VFMADD231PS  Z21, Z19, Z8
+	VMOVUPS      192(R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z9
+	VFMADD231PS  Z21, Z19, Z10
+	VMOVUPS      256(R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z11
+	VFMADD231PS  Z21, Z19, Z12
+	VMOVUPS      320(R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z13
+	VFMADD231PS  Z21, Z19, Z14
+	VMOVUPS      384(R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z15
+	VFMADD231PS  Z21, Z19, Z16
+	VMOVUPS      448(R8)(DX*2), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       Z21, Z1, Z21
+	VFMADD231PS  Z20, Z19, Z17
+	VFMADD231PS  Z21, Z19, Z18
 	ADDQ         $0x18, BX
-	ADDQ         $0x08, SI
+	ADDQ         $0x04, SI
 	DECQ         DI
 	JNZ          models55
 
 folded56:
-	VMOVDQU32 low<>+0(SB), Z8
-	VMOVDQU32 high<>+0(SB), Z9
-	VPERMI2PS Z5, Z4, Z8
-	VPERMI2PS Z5, Z4, Z9
-	VMOVUPS   Z8, (AX)
-	VMOVUPS   Z9, 64(AX)
-	VMOVDQU32 low<>+0(SB), Z4
-	VMOVDQU32 high<>+0(SB), Z5
-	VPERMI2PS Z7, Z6, Z4
-	VPERMI2PS Z7, Z6, Z5
-	VMOVUPS   Z4, 128(AX)
-	VMOVUPS   Z5, 192(AX)
-	ADDQ      $+256, AX
-	ADDQ      $+64, DX
-	SUBQ      $+64, CX
-	CMPQ      CX, $+64
+	VMOVDQU32 low<>+0(SB), Z19
+	VMOVDQU32 high<>+0(SB), Z20
+	VPERMI2PS Z2, Z0, Z19
+	VPERMI2PS Z2, Z0, Z20
+	VMOVUPS   Z19, (AX)
+	VMOVUPS   Z20, 64(AX)
+	VMOVDQU32 low<>+0(SB), Z0
+	VMOVDQU32 high<>+0(SB), Z2
+	VPERMI2PS Z6, Z5, Z0
+	VPERMI2PS Z6, Z5, Z2
+	VMOVUPS   Z0, 128(AX)
+	VMOVUPS   Z2, 192(AX)
+	VMOVDQU32 low<>+0(SB), Z0
+	VMOVDQU32 high<>+0(SB), Z2
+	VPERMI2PS Z8, Z7, Z0
+	VPERMI2PS Z8, Z7, Z2
+	VMOVUPS   Z0, 256(AX)
+	VMOVUPS   Z2, 320(AX)
+	VMOVDQU32 low<>+0(SB), Z0
+	VMOVDQU32 high<>+0(SB), Z2
+	VPERMI2PS Z10, Z9, Z0
+	VPERMI2PS Z10, Z9, Z2
+	VMOVUPS   Z0, 384(AX)
+	VMOVUPS   Z2, 448(AX)
+	VMOVDQU32 low<>+0(SB), Z0
+	VMOVDQU32 high<>+0(SB), Z2
+	VPERMI2PS Z12, Z11, Z0
+	VPERMI2PS Z12, Z11, Z2
+	VMOVUPS   Z0, 512(AX)
+	VMOVUPS   Z2, 576(AX)
+	VMOVDQU32 low<>+0(SB), Z0
+	VMOVDQU32 high<>+0(SB), Z2
+	VPERMI2PS Z14, Z13, Z0
+	VPERMI2PS Z14, Z13, Z2
+	VMOVUPS   Z0, 640(AX)
+	VMOVUPS   Z2, 704(AX)
+	VMOVDQU32 low<>+0(SB), Z0
+	VMOVDQU32 high<>+0(SB), Z2
+	VPERMI2PS Z16, Z15, Z0
+	VPERMI2PS Z16, Z15, Z2
+	VMOVUPS   Z0, 768(AX)
+	VMOVUPS   Z2, 832(AX)
+	VMOVDQU32 low<>+0(SB), Z0
+	VMOVDQU32 high<>+0(SB), Z2
+	VPERMI2PS Z18, Z17, Z0
+	VPERMI2PS Z18, Z17, Z2
+	VMOVUPS   Z0, 896(AX)
+	VMOVUPS   Z2, 960(AX)
+	ADDQ      $+1024, AX
+	ADDQ      $+256, DX
+	SUBQ      $+256, CX
+	CMPQ      CX, $+256
 	JGE       block53
 
 blocksDone54:
-	CMPQ CX, $+32
+	CMPQ CX, $+64
 	JLT  blocksDone58
 
 block57:
-	VMOVUPS   64(AX), Z6
-	VMOVDQU32 even<>+0(SB), Z4
-	VMOVDQU32 odd<>+0(SB), Z5
-	VMOVUPS   (AX), Z7
-	VPERMI2PS Z6, Z7, Z4
-	VPERMI2PS Z6, Z7, Z5
-	MOVQ      models+32(FP), DI
+	VMOVUPS   64(AX), Z5
+	VMOVDQU32 even<>+0(SB), Z0
+	VMOVDQU32 odd<>+0(SB), Z2
+	VMOVUPS   (AX), Z6
+	VPERMI2PS Z5, Z6, Z0
+	VPERMI2PS Z5, Z6, Z2
+	VMOVUPS   192(AX), Z7
+	VMOVDQU32 even<>+0(SB), Z5
+	VMOVDQU32 odd<>+0(SB), Z6
+	VMOVUPS   128(AX), Z8
+	VPERMI2PS Z7, Z8, Z5
+	VPERMI2PS Z7, Z8, Z6
+	MOVQ      models+40(FP), DI
 	TESTQ     DI, DI
 	JZ        folded60
 	MOVQ      x+8(FP), BX
-	MOVQ      w+16(FP), SI
+	MOVQ      narrow+24(FP), SI
 
 models59:
 	MOVQ         (BX), R8
-	VCVTSD2SS    (SI), X0, X6
-	VBROADCASTSS X6, Z6
-	VMOVUPS      (R8)(DX*2), Z8
-	VPSLLD       $0x10, Z8, Z7
-	VPANDD       Z8, Z1, Z8
-	VFMADD231PS  Z7, Z6, Z4
-	VFMADD231PS  Z8, Z6, Z5
+	VBROADCASTSS (SI), Z7
+	VMOVUPS      (R8)(DX*2), Z9
+	VPSLLD       $0x10, Z9, Z8
+	VPANDD       Z9, Z1, Z9
+	VFMADD231PS  Z8, Z7, Z0
+	VFMADD231PS  Z9, Z7, Z2
+	VMOVUPS      64(R8)(DX*2), Z9
+	VPSLLD       $0x10, Z9, Z8
+	VPANDD       Z9, Z1, Z9
+	VFMADD231PS  Z8, Z7, Z5
+	VFMADD231PS  Z9, Z7, Z6
 	ADDQ         $0x18, BX
-	ADDQ         $0x08, SI
+	ADDQ         $0x04, SI
 	DECQ         DI
 	JNZ          models59
 
 folded60:
-	VMOVDQU32 low<>+0(SB), Z6
-	VMOVDQU32 high<>+0(SB), Z7
-	VPERMI2PS Z5, Z4, Z6
-	VPERMI2PS Z5, Z4, Z7
-	VMOVUPS   Z6, (AX)
-	VMOVUPS   Z7, 64(AX)
+	VMOVDQU32 low<>+0(SB), Z7
+	VMOVDQU32 high<>+0(SB), Z8
+	VPERMI2PS Z2, Z0, Z7
+	VPERMI2PS Z2, Z0, Z8
+	VMOVUPS   Z7, (AX)
+	VMOVUPS   Z8, 64(AX)
+	VMOVDQU32 low<>+0(SB), Z0
+	VMOVDQU32 high<>+0(SB), Z2
+	VPERMI2PS Z6, Z5, Z0
+	VPERMI2PS Z6, Z5, Z2
+	VMOVUPS   Z0, 128(AX)
+	VMOVUPS   Z2, 192(AX)
+	ADDQ      $+256, AX
+	ADDQ      $+64, DX
+	SUBQ      $+64, CX
+	CMPQ      CX, $+64
+	JGE       block57
+
+blocksDone58:
+	CMPQ CX, $+32
+	JLT  blocksDone62
+
+block61:
+	VMOVUPS   64(AX), Z5
+	VMOVDQU32 even<>+0(SB), Z0
+	VMOVDQU32 odd<>+0(SB), Z2
+	VMOVUPS   (AX), Z6
+	VPERMI2PS Z5, Z6, Z0
+	VPERMI2PS Z5, Z6, Z2
+	MOVQ      models+40(FP), DI
+	TESTQ     DI, DI
+	JZ        folded64
+	MOVQ      x+8(FP), BX
+	MOVQ      narrow+24(FP), SI
+
+models63:
+	MOVQ         (BX), R8
+	VBROADCASTSS (SI), Z5
+	VMOVUPS      (R8)(DX*2), Z7
+	VPSLLD       $0x10, Z7, Z6
+	VPANDD       Z7, Z1, Z7
+	VFMADD231PS  Z6, Z5, Z0
+	VFMADD231PS  Z7, Z5, Z2
+	ADDQ         $0x18, BX
+	ADDQ         $0x04, SI
+	DECQ         DI
+	JNZ          models63
+
+folded64:
+	VMOVDQU32 low<>+0(SB), Z5
+	VMOVDQU32 high<>+0(SB), Z6
+	VPERMI2PS Z2, Z0, Z5
+	VPERMI2PS Z2, Z0, Z6
+	VMOVUPS   Z5, (AX)
+	VMOVUPS   Z6, 64(AX)
 	ADDQ      $+128, AX
 	ADDQ      $+32, DX
 	SUBQ      $+32, CX
 	CMPQ      CX, $+32
-	JGE       block57
+	JGE       block61
 
-blocksDone58:
+blocksDone62:
 	TESTQ     CX, CX
-	JZ        done46
+	JZ        done48
 	LEAQ      -128(AX)(CX*4), AX
 	VMOVDQU32 low<>+0(SB), Z0
 	VMOVDQU32 high<>+0(SB), Z1
-	VPERMI2PS Z3, Z2, Z0
-	VPERMI2PS Z3, Z2, Z1
+	VPERMI2PS Z4, Z3, Z0
+	VPERMI2PS Z4, Z3, Z1
 	VMOVUPS   Z0, (AX)
 	VMOVUPS   Z1, 64(AX)
 
-done46:
+done48:
 	VZEROUPPER
 	RET
 
@@ -3295,21 +3337,21 @@ DATA high<>+56(SB)/4, $0x0000000f
 DATA high<>+60(SB)/4, $0x0000001f
 GLOBL high<>(SB), RODATA|NOPTR, $64
 
-// func weightedSumFloat32NativeAVX512(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
+// func weightedSumFloat32NativeAVX512(dst *byte, x *byte, w *byte, narrow *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·weightedSumFloat32NativeAVX512(SB), NOSPLIT, $0-72
+TEXT ·weightedSumFloat32NativeAVX512(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
-	CMPQ       n+32(FP), $+16
+	CMPQ       n+40(FP), $+16
 	JLT        small1
 	MOVQ       dst+0(FP), AX
-	MOVQ       acc+24(FP), CX
-	MOVQ       n+32(FP), DX
-	MOVQ       offset+48(FP), BX
+	MOVQ       acc+32(FP), CX
+	MOVQ       n+40(FP), DX
+	MOVQ       offset+56(FP), BX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
 	TESTQ      CX, CX
@@ -3319,7 +3361,7 @@ TEXT ·weightedSumFloat32NativeAVX512(SB), NOSPLIT, $0-72
 	LEAQ       -16(BX)(DX*1), CX
 	VMOVAPS    Z0, Z1
 	VMOVAPS    Z0, Z2
-	MOVQ       models+40(FP), R8
+	MOVQ       models+48(FP), R8
 	TESTQ      R8, R8
 	JZ         folded7
 	MOVQ       x+8(FP), SI
@@ -3337,11 +3379,11 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Z0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale8
 	VDIVPS       Z0, Z1, Z1
 	VDIVPS       Z0, Z2, Z2
@@ -3365,7 +3407,7 @@ few5:
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
 	VMOVAPS Z0, Z4
-	MOVQ    models+40(FP), R8
+	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
 	MOVQ    x+8(FP), SI
@@ -3385,11 +3427,11 @@ models11:
 	JNZ          models11
 
 folded12:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Z0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale13
 	VDIVPS       Z0, Z1, Z1
 	VDIVPS       Z0, Z2, Z2
@@ -3418,7 +3460,7 @@ many2:
 	LEAQ    -16(DX), SI
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh15
 	VMOVUPS (DI), Z1
 	JMP     started16
@@ -3427,7 +3469,7 @@ fresh15:
 	VMOVAPS Z0, Z1
 
 started16:
-	MOVQ  models+40(FP), R9
+	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
 	JZ    folded18
 	MOVQ  x+8(FP), DI
@@ -3444,11 +3486,11 @@ models17:
 	JNZ          models17
 
 folded18:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided20
-	VCVTSD2SS    divisor+56(FP), X0, X2
+	VCVTSD2SS    divisor+64(FP), X0, X2
 	VBROADCASTSS X2, Z2
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale19
 	VDIVPS       Z2, Z1, Z1
 	JMP          divided20
@@ -3464,7 +3506,7 @@ blocks3:
 	JLT  blocksDone22
 
 block21:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh23
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
@@ -3503,7 +3545,7 @@ fresh23:
 	VMOVAPS Z0, Z17
 
 started24:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded26
 	MOVQ  x+8(FP), SI
@@ -3535,11 +3577,11 @@ models25:
 	JNZ          models25
 
 folded26:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided28
-	VCVTSD2SS    divisor+56(FP), X0, X18
+	VCVTSD2SS    divisor+64(FP), X0, X18
 	VBROADCASTSS X18, Z18
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale27
 	VDIVPS       Z18, Z2, Z2
 	VDIVPS       Z18, Z3, Z3
@@ -3578,7 +3620,7 @@ scale27:
 	VMULPS Z18, Z17, Z17
 
 divided28:
-	TESTQ   $0x00000001, flags+64(FP)
+	TESTQ   $0x00000001, flags+72(FP)
 	JNZ     past29
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
@@ -3629,7 +3671,7 @@ blocksDone22:
 	JLT  blocksDone32
 
 block31:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh33
 	VMOVUPS (CX), Z2
 	VMOVUPS 64(CX), Z3
@@ -3644,7 +3686,7 @@ fresh33:
 	VMOVAPS Z0, Z5
 
 started34:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded36
 	MOVQ  x+8(FP), SI
@@ -3664,11 +3706,11 @@ models35:
 	JNZ          models35
 
 folded36:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided38
-	VCVTSD2SS    divisor+56(FP), X0, X6
+	VCVTSD2SS    divisor+64(FP), X0, X6
 	VBROADCASTSS X6, Z6
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale37
 	VDIVPS       Z6, Z2, Z2
 	VDIVPS       Z6, Z3, Z3
@@ -3683,7 +3725,7 @@ scale37:
 	VMULPS Z6, Z5, Z5
 
 divided38:
-	TESTQ   $0x00000001, flags+64(FP)
+	TESTQ   $0x00000001, flags+72(FP)
 	JNZ     past39
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
@@ -3710,7 +3752,7 @@ blocksDone32:
 	JLT  blocksDone42
 
 block41:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh43
 	VMOVUPS (CX), Z2
 	JMP     started44
@@ -3719,7 +3761,7 @@ fresh43:
 	VMOVAPS Z0, Z2
 
 started44:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded46
 	MOVQ  x+8(FP), SI
@@ -3736,11 +3778,11 @@ models45:
 	JNZ          models45
 
 folded46:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided48
-	VCVTSD2SS    divisor+56(FP), X0, X3
+	VCVTSD2SS    divisor+64(FP), X0, X3
 	VBROADCASTSS X3, Z3
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale47
 	VDIVPS       Z3, Z2, Z2
 	JMP          divided48
@@ -3763,7 +3805,7 @@ blocksDone42:
 	VMOVUPS Z1, -64(AX)(DX*4)
 
 done4:
-	TESTQ $0x00000001, flags+64(FP)
+	TESTQ $0x00000001, flags+72(FP)
 	JZ    fenced49
 	SFENCE
 
@@ -3775,15 +3817,15 @@ fenced49:
 small1:
 	JMP ·weightedSumFloat32NativeAVX2+0(SB)
 
-// func accumulateFloat32NativeAVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
+// func accumulateFloat32NativeAVX512(acc *byte, x *byte, w *byte, narrow *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
-TEXT ·accumulateFloat32NativeAVX512(SB), NOSPLIT, $0-48
+TEXT ·accumulateFloat32NativeAVX512(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVQ       acc+0(FP), AX
-	MOVQ       n+24(FP), CX
-	MOVQ       offset+40(FP), DX
+	MOVQ       n+32(FP), CX
+	MOVQ       offset+48(FP), DX
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSLLD     $0x1f, Z0, Z0
 	CMPQ       CX, $+16
@@ -3796,7 +3838,7 @@ TEXT ·accumulateFloat32NativeAVX512(SB), NOSPLIT, $0-48
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Z1
-	MOVQ    models+32(FP), R8
+	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded53
 	MOVQ    x+8(FP), SI
@@ -3834,7 +3876,7 @@ block54:
 	VMOVUPS 832(AX), Z15
 	VMOVUPS 896(AX), Z16
 	VMOVUPS 960(AX), Z17
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded57
 	MOVQ    x+8(FP), BX
@@ -3897,7 +3939,7 @@ block58:
 	VMOVUPS 64(AX), Z3
 	VMOVUPS 128(AX), Z4
 	VMOVUPS 192(AX), Z5
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded61
 	MOVQ    x+8(FP), BX
@@ -3933,7 +3975,7 @@ blocksDone59:
 
 block62:
 	VMOVUPS (AX), Z2
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded65
 	MOVQ    x+8(FP), BX
@@ -3967,21 +4009,21 @@ done51:
 	VZEROUPPER
 	RET
 
-// func weightedSumFloat64WiderAVX512(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
+// func weightedSumFloat64WiderAVX512(dst *byte, x *byte, w *byte, narrow *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·weightedSumFloat64WiderAVX512(SB), NOSPLIT, $0-72
+TEXT ·weightedSumFloat64WiderAVX512(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
-	CMPQ         n+32(FP), $+8
+	CMPQ         n+40(FP), $+8
 	JLT          small1
 	MOVQ         dst+0(FP), AX
-	MOVQ         acc+24(FP), CX
-	MOVQ         n+32(FP), DX
-	MOVQ         offset+48(FP), BX
+	MOVQ         acc+32(FP), CX
+	MOVQ         n+40(FP), DX
+	MOVQ         offset+56(FP), BX
 	VPTERNLOGD   $0xff, Z0, Z0, Z0
 	VPSLLQ       $0x3f, Z0, Z0
 	VBROADCASTSD one64<>+0(SB), Z1
@@ -3995,7 +4037,7 @@ many2:
 	LEAQ    -8(DX), SI
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh5
 	VMOVUPD (DI), Z2
 	VMOVUPD 262144(DI), Z3
@@ -4006,7 +4048,7 @@ fresh5:
 	VPXORD  Z3, Z3, Z3
 
 started6:
-	MOVQ  models+40(FP), R9
+	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
 	JZ    folded8
 	MOVQ  x+8(FP), DI
@@ -4033,9 +4075,9 @@ models7:
 	JNZ          models7
 
 folded8:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided10
-	VBROADCASTSD divisor+56(FP), Z5
+	VBROADCASTSD divisor+64(FP), Z5
 	VDIVPD       Z5, Z2, Z7
 	VMOVAPD      Z7, Z9
 	VFMSUB213PD  Z2, Z5, Z9
@@ -4055,7 +4097,7 @@ blocks3:
 	JLT  blocksDone12
 
 block11:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh13
 	VMOVUPD (CX), Z3
 	VMOVUPD 262144(CX), Z4
@@ -4078,7 +4120,7 @@ fresh13:
 	VPXORD  Z10, Z10, Z10
 
 started14:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded16
 	MOVQ  x+8(FP), SI
@@ -4141,9 +4183,9 @@ models15:
 	JNZ          models15
 
 folded16:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided18
-	VBROADCASTSD divisor+56(FP), Z11
+	VBROADCASTSD divisor+64(FP), Z11
 	VDIVPD       Z11, Z3, Z12
 	VMOVAPD      Z12, Z13
 	VFMSUB213PD  Z3, Z11, Z13
@@ -4186,7 +4228,7 @@ divided18:
 	VSUBPD  Z10, Z9, Z7
 	VCMPPD  $0x03, Z3, Z3, K1
 	VMOVAPD Z9, K1, Z7
-	TESTQ   $0x00000001, flags+64(FP)
+	TESTQ   $0x00000001, flags+72(FP)
 	JNZ     past19
 	VMOVUPS Z12, (AX)
 	VMOVUPS Z11, 64(AX)
@@ -4213,7 +4255,7 @@ blocksDone12:
 	JLT  blocksDone22
 
 block21:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh23
 	VMOVUPD (CX), Z3
 	VMOVUPD 262144(CX), Z17
@@ -4224,7 +4266,7 @@ fresh23:
 	VPXORD  Z17, Z17, Z17
 
 started24:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded26
 	MOVQ  x+8(FP), SI
@@ -4251,9 +4293,9 @@ models25:
 	JNZ          models25
 
 folded26:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided28
-	VBROADCASTSD divisor+56(FP), Z4
+	VBROADCASTSD divisor+64(FP), Z4
 	VDIVPD       Z4, Z3, Z5
 	VMOVAPD      Z5, Z6
 	VFMSUB213PD  Z3, Z4, Z6
@@ -4280,7 +4322,7 @@ blocksDone22:
 	VMOVUPS Z2, -64(AX)(DX*8)
 
 done4:
-	TESTQ $0x00000001, flags+64(FP)
+	TESTQ $0x00000001, flags+72(FP)
 	JZ    fenced29
 	SFENCE
 
@@ -4296,15 +4338,15 @@ DATA one64<>+0(SB)/4, $0x00000000
 DATA one64<>+4(SB)/4, $0x3ff00000
 GLOBL one64<>(SB), RODATA|NOPTR, $8
 
-// func accumulateFloat64WiderAVX512(acc *byte, x *byte, w *byte, n int, models int, offset int)
+// func accumulateFloat64WiderAVX512(acc *byte, x *byte, w *byte, narrow *byte, n int, models int, offset int)
 // Requires: AVX, AVX512F
-TEXT ·accumulateFloat64WiderAVX512(SB), NOSPLIT, $0-48
+TEXT ·accumulateFloat64WiderAVX512(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVQ         acc+0(FP), AX
-	MOVQ         n+24(FP), CX
-	MOVQ         offset+40(FP), DX
+	MOVQ         n+32(FP), CX
+	MOVQ         offset+48(FP), DX
 	VPTERNLOGD   $0xff, Z0, Z0, Z0
 	VPSLLQ       $0x3f, Z0, Z0
 	VBROADCASTSD one64<>+0(SB), Z0
@@ -4319,7 +4361,7 @@ TEXT ·accumulateFloat64WiderAVX512(SB), NOSPLIT, $0-48
 	ADDQ    DX, BX
 	VMOVUPD (SI), Z1
 	VMOVUPD 262144(SI), Z2
-	MOVQ    models+32(FP), R8
+	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded33
 	MOVQ    x+8(FP), SI
@@ -4359,7 +4401,7 @@ block34:
 	VMOVUPD 262272(AX), Z8
 	VMOVUPD 192(AX), Z9
 	VMOVUPD 262336(AX), Z10
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded37
 	MOVQ    x+8(FP), BX
@@ -4443,7 +4485,7 @@ blocksDone35:
 block38:
 	VMOVUPD (AX), Z3
 	VMOVUPD 262144(AX), Z4
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded41
 	MOVQ    x+8(FP), BX
@@ -4489,9 +4531,9 @@ done31:
 	VZEROUPPER
 	RET
 
-// func weightedSumFloat32AVX2(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
+// func weightedSumFloat32AVX2(dst *byte, x *byte, w *byte, narrow *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·weightedSumFloat32AVX2(SB), NOSPLIT, $0-72
+TEXT ·weightedSumFloat32AVX2(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
@@ -4499,9 +4541,9 @@ TEXT ·weightedSumFloat32AVX2(SB), NOSPLIT, $0-72
 	// 	dst[i] = round(a)
 	// }
 	MOVQ     dst+0(FP), AX
-	MOVQ     acc+24(FP), CX
-	MOVQ     n+32(FP), DX
-	MOVQ     offset+48(FP), BX
+	MOVQ     acc+32(FP), CX
+	MOVQ     n+40(FP), DX
+	MOVQ     offset+56(FP), BX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     DX, $+4
@@ -4513,7 +4555,7 @@ TEXT ·weightedSumFloat32AVX2(SB), NOSPLIT, $0-72
 	LEAQ     -4(BX)(DX*1), CX
 	VMOVAPS  Y0, Y1
 	VMOVAPS  Y0, Y0
-	MOVQ     models+40(FP), R8
+	MOVQ     models+48(FP), R8
 	TESTQ    R8, R8
 	JZ       folded7
 	MOVQ     x+8(FP), SI
@@ -4532,10 +4574,10 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
-	VBROADCASTSD divisor+56(FP), Y2
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y2
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale8
 	VDIVPD       Y2, Y1, Y1
 	VDIVPD       Y2, Y0, Y0
@@ -4561,7 +4603,7 @@ few5:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), R8
+	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
 	MOVQ    x+8(FP), SI
@@ -4584,10 +4626,10 @@ models11:
 	JNZ          models11
 
 folded12:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
-	VBROADCASTSD divisor+56(FP), Y4
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y4
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale13
 	VDIVPD       Y4, Y1, Y1
 	VDIVPD       Y4, Y2, Y2
@@ -4625,7 +4667,7 @@ few10:
 	VMOVAPS Y0, Y6
 	VMOVAPS Y0, Y7
 	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), R8
+	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
 	JZ      folded17
 	MOVQ    x+8(FP), SI
@@ -4656,10 +4698,10 @@ models16:
 	JNZ          models16
 
 folded17:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided19
-	VBROADCASTSD divisor+56(FP), Y8
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y8
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale18
 	VDIVPD       Y8, Y1, Y1
 	VDIVPD       Y8, Y2, Y2
@@ -4708,7 +4750,7 @@ many2:
 	LEAQ    -4(DX), SI
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh20
 	VMOVUPS (DI), Y1
 	JMP     started21
@@ -4717,7 +4759,7 @@ fresh20:
 	VMOVAPS Y0, Y1
 
 started21:
-	MOVQ  models+40(FP), R9
+	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
 	JZ    folded23
 	MOVQ  x+8(FP), DI
@@ -4734,10 +4776,10 @@ models22:
 	JNZ          models22
 
 folded23:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided25
-	VBROADCASTSD divisor+56(FP), Y2
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y2
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale24
 	VDIVPD       Y2, Y1, Y1
 	JMP          divided25
@@ -4754,7 +4796,7 @@ blocks3:
 	JLT  blocksDone27
 
 block26:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh28
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
@@ -4777,7 +4819,7 @@ fresh28:
 	VMOVAPS Y0, Y9
 
 started29:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded31
 	MOVQ  x+8(FP), SI
@@ -4808,10 +4850,10 @@ models30:
 	JNZ          models30
 
 folded31:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided33
-	VBROADCASTSD divisor+56(FP), Y10
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y10
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale32
 	VDIVPD       Y10, Y2, Y2
 	VDIVPD       Y10, Y3, Y3
@@ -4846,7 +4888,7 @@ divided33:
 	VINSERTF128 $0x01, X3, Y13, Y13
 	VINSERTF128 $0x01, X4, Y14, Y14
 	VINSERTF128 $0x01, X5, Y15, Y15
-	TESTQ       $0x00000001, flags+64(FP)
+	TESTQ       $0x00000001, flags+72(FP)
 	JNZ         past34
 	VMOVUPS     Y12, (AX)
 	VMOVUPS     Y13, 32(AX)
@@ -4873,7 +4915,7 @@ blocksDone27:
 	JLT  blocksDone37
 
 block36:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh38
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
@@ -4884,7 +4926,7 @@ fresh38:
 	VMOVAPS Y0, Y3
 
 started39:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded41
 	MOVQ  x+8(FP), SI
@@ -4903,10 +4945,10 @@ models40:
 	JNZ          models40
 
 folded41:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided43
-	VBROADCASTSD divisor+56(FP), Y4
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y4
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale42
 	VDIVPD       Y4, Y2, Y2
 	VDIVPD       Y4, Y3, Y3
@@ -4919,7 +4961,7 @@ scale42:
 divided43:
 	VCVTPD2PSY Y2, X2
 	VCVTPD2PSY Y3, X3
-	TESTQ      $0x00000001, flags+64(FP)
+	TESTQ      $0x00000001, flags+72(FP)
 	JNZ        past44
 	VMOVUPS    X2, (AX)
 	VMOVUPS    X3, 16(AX)
@@ -4942,7 +4984,7 @@ blocksDone37:
 	JLT  blocksDone47
 
 block46:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh48
 	VMOVUPS (CX), Y2
 	JMP     started49
@@ -4951,7 +4993,7 @@ fresh48:
 	VMOVAPS Y0, Y2
 
 started49:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded51
 	MOVQ  x+8(FP), SI
@@ -4968,10 +5010,10 @@ models50:
 	JNZ          models50
 
 folded51:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided53
-	VBROADCASTSD divisor+56(FP), Y3
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y3
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale52
 	VDIVPD       Y3, Y2, Y2
 	JMP          divided53
@@ -4995,7 +5037,7 @@ blocksDone47:
 	VMOVUPS X1, -16(AX)(DX*4)
 
 done4:
-	TESTQ $0x00000001, flags+64(FP)
+	TESTQ $0x00000001, flags+72(FP)
 	JZ    fenced54
 	SFENCE
 
@@ -5010,7 +5052,7 @@ small1:
 	CMPQ    DX, $0x02
 	JLT     smaller55
 	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), DI
+	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
 	JZ      folded57
 	MOVQ    x+8(FP), CX
@@ -5030,10 +5072,10 @@ models56:
 	JNZ          models56
 
 folded57:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided59
-	VBROADCASTSD divisor+56(FP), Y1
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y1
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale58
 	VDIVPD       Y1, Y0, Y0
 	JMP          divided59
@@ -5050,7 +5092,7 @@ divided59:
 
 smaller55:
 	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), DI
+	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
 	JZ      folded62
 	MOVQ    x+8(FP), CX
@@ -5070,10 +5112,10 @@ models61:
 	JNZ          models61
 
 folded62:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided64
-	VBROADCASTSD divisor+56(FP), Y1
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y1
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale63
 	VDIVPD       Y1, Y0, Y0
 	JMP          divided64
@@ -5088,15 +5130,15 @@ divided64:
 	VZEROUPPER
 	RET
 
-// func accumulateFloat32AVX2(acc *byte, x *byte, w *byte, n int, models int, offset int)
+// func accumulateFloat32AVX2(acc *byte, x *byte, w *byte, narrow *byte, n int, models int, offset int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·accumulateFloat32AVX2(SB), NOSPLIT, $0-48
+TEXT ·accumulateFloat32AVX2(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVQ     acc+0(FP), AX
-	MOVQ     n+24(FP), CX
-	MOVQ     offset+40(FP), DX
+	MOVQ     n+32(FP), CX
+	MOVQ     offset+48(FP), DX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     CX, $+4
@@ -5109,7 +5151,7 @@ TEXT ·accumulateFloat32AVX2(SB), NOSPLIT, $0-48
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
-	MOVQ    models+32(FP), R8
+	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded68
 	MOVQ    x+8(FP), SI
@@ -5139,7 +5181,7 @@ block69:
 	VMOVUPS 160(AX), Y6
 	VMOVUPS 192(AX), Y7
 	VMOVUPS 224(AX), Y8
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded72
 	MOVQ    x+8(FP), BX
@@ -5191,7 +5233,7 @@ blocksDone70:
 block73:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded76
 	MOVQ    x+8(FP), BX
@@ -5224,7 +5266,7 @@ blocksDone74:
 
 block77:
 	VMOVUPS (AX), Y0
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded80
 	MOVQ    x+8(FP), BX
@@ -5258,9 +5300,9 @@ done66:
 	VZEROUPPER
 	RET
 
-// func weightedSumFloat64AVX2(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
+// func weightedSumFloat64AVX2(dst *byte, x *byte, w *byte, narrow *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·weightedSumFloat64AVX2(SB), NOSPLIT, $0-72
+TEXT ·weightedSumFloat64AVX2(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
@@ -5268,9 +5310,9 @@ TEXT ·weightedSumFloat64AVX2(SB), NOSPLIT, $0-72
 	// 	dst[i] = round(a)
 	// }
 	MOVQ     dst+0(FP), AX
-	MOVQ     acc+24(FP), CX
-	MOVQ     n+32(FP), DX
-	MOVQ     offset+48(FP), BX
+	MOVQ     acc+32(FP), CX
+	MOVQ     n+40(FP), DX
+	MOVQ     offset+56(FP), BX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     DX, $+4
@@ -5282,7 +5324,7 @@ TEXT ·weightedSumFloat64AVX2(SB), NOSPLIT, $0-72
 	LEAQ     -4(BX)(DX*1), CX
 	VMOVAPS  Y0, Y1
 	VMOVAPS  Y0, Y0
-	MOVQ     models+40(FP), R8
+	MOVQ     models+48(FP), R8
 	TESTQ    R8, R8
 	JZ       folded7
 	MOVQ     x+8(FP), SI
@@ -5299,10 +5341,10 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
-	VBROADCASTSD divisor+56(FP), Y2
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y2
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale8
 	VDIVPD       Y2, Y1, Y1
 	VDIVPD       Y2, Y0, Y0
@@ -5326,7 +5368,7 @@ few5:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), R8
+	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
 	MOVQ    x+8(FP), SI
@@ -5345,10 +5387,10 @@ models11:
 	JNZ          models11
 
 folded12:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
-	VBROADCASTSD divisor+56(FP), Y4
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y4
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale13
 	VDIVPD       Y4, Y1, Y1
 	VDIVPD       Y4, Y2, Y2
@@ -5382,7 +5424,7 @@ few10:
 	VMOVAPS Y0, Y6
 	VMOVAPS Y0, Y7
 	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), R8
+	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
 	JZ      folded17
 	MOVQ    x+8(FP), SI
@@ -5405,10 +5447,10 @@ models16:
 	JNZ          models16
 
 folded17:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided19
-	VBROADCASTSD divisor+56(FP), Y8
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y8
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale18
 	VDIVPD       Y8, Y1, Y1
 	VDIVPD       Y8, Y2, Y2
@@ -5449,7 +5491,7 @@ many2:
 	LEAQ    -4(DX), SI
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh20
 	VMOVUPS (DI), Y1
 	JMP     started21
@@ -5458,7 +5500,7 @@ fresh20:
 	VMOVAPS Y0, Y1
 
 started21:
-	MOVQ  models+40(FP), R9
+	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
 	JZ    folded23
 	MOVQ  x+8(FP), DI
@@ -5474,10 +5516,10 @@ models22:
 	JNZ          models22
 
 folded23:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided25
-	VBROADCASTSD divisor+56(FP), Y2
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y2
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale24
 	VDIVPD       Y2, Y1, Y1
 	JMP          divided25
@@ -5493,7 +5535,7 @@ blocks3:
 	JLT  blocksDone27
 
 block26:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh28
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
@@ -5516,7 +5558,7 @@ fresh28:
 	VMOVAPS Y0, Y9
 
 started29:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded31
 	MOVQ  x+8(FP), SI
@@ -5539,10 +5581,10 @@ models30:
 	JNZ          models30
 
 folded31:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided33
-	VBROADCASTSD divisor+56(FP), Y10
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y10
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale32
 	VDIVPD       Y10, Y2, Y2
 	VDIVPD       Y10, Y3, Y3
@@ -5565,7 +5607,7 @@ scale32:
 	VMULPD Y10, Y9, Y9
 
 divided33:
-	TESTQ   $0x00000001, flags+64(FP)
+	TESTQ   $0x00000001, flags+72(FP)
 	JNZ     past34
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
@@ -5600,7 +5642,7 @@ blocksDone27:
 	JLT  blocksDone37
 
 block36:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh38
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
@@ -5611,7 +5653,7 @@ fresh38:
 	VMOVAPS Y0, Y3
 
 started39:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded41
 	MOVQ  x+8(FP), SI
@@ -5628,10 +5670,10 @@ models40:
 	JNZ          models40
 
 folded41:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided43
-	VBROADCASTSD divisor+56(FP), Y4
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y4
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale42
 	VDIVPD       Y4, Y2, Y2
 	VDIVPD       Y4, Y3, Y3
@@ -5642,7 +5684,7 @@ scale42:
 	VMULPD Y4, Y3, Y3
 
 divided43:
-	TESTQ   $0x00000001, flags+64(FP)
+	TESTQ   $0x00000001, flags+72(FP)
 	JNZ     past44
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
@@ -5665,7 +5707,7 @@ blocksDone37:
 	JLT  blocksDone47
 
 block46:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh48
 	VMOVUPS (CX), Y2
 	JMP     started49
@@ -5674,7 +5716,7 @@ fresh48:
 	VMOVAPS Y0, Y2
 
 started49:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded51
 	MOVQ  x+8(FP), SI
@@ -5690,10 +5732,10 @@ models50:
 	JNZ          models50
 
 folded51:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided53
-	VBROADCASTSD divisor+56(FP), Y3
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y3
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale52
 	VDIVPD       Y3, Y2, Y2
 	JMP          divided53
@@ -5716,7 +5758,7 @@ blocksDone47:
 	VMOVUPS Y1, -32(AX)(DX*8)
 
 done4:
-	TESTQ $0x00000001, flags+64(FP)
+	TESTQ $0x00000001, flags+72(FP)
 	JZ    fenced54
 	SFENCE
 
@@ -5731,7 +5773,7 @@ small1:
 	CMPQ    DX, $0x02
 	JLT     smaller55
 	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), DI
+	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
 	JZ      folded57
 	MOVQ    x+8(FP), CX
@@ -5750,10 +5792,10 @@ models56:
 	JNZ          models56
 
 folded57:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided59
-	VBROADCASTSD divisor+56(FP), Y1
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y1
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale58
 	VDIVPD       Y1, Y0, Y0
 	JMP          divided59
@@ -5769,7 +5811,7 @@ divided59:
 
 smaller55:
 	VMOVAPS Y0, Y0
-	MOVQ    models+40(FP), DI
+	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
 	JZ      folded62
 	MOVQ    x+8(FP), CX
@@ -5788,10 +5830,10 @@ models61:
 	JNZ          models61
 
 folded62:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided64
-	VBROADCASTSD divisor+56(FP), Y1
-	TESTQ        $0x00000004, flags+64(FP)
+	VBROADCASTSD divisor+64(FP), Y1
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale63
 	VDIVPD       Y1, Y0, Y0
 	JMP          divided64
@@ -5805,15 +5847,15 @@ divided64:
 	VZEROUPPER
 	RET
 
-// func accumulateFloat64AVX2(acc *byte, x *byte, w *byte, n int, models int, offset int)
+// func accumulateFloat64AVX2(acc *byte, x *byte, w *byte, narrow *byte, n int, models int, offset int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·accumulateFloat64AVX2(SB), NOSPLIT, $0-48
+TEXT ·accumulateFloat64AVX2(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVQ     acc+0(FP), AX
-	MOVQ     n+24(FP), CX
-	MOVQ     offset+40(FP), DX
+	MOVQ     n+32(FP), CX
+	MOVQ     offset+48(FP), DX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLQ   $0x3f, Y0, Y0
 	CMPQ     CX, $+4
@@ -5826,7 +5868,7 @@ TEXT ·accumulateFloat64AVX2(SB), NOSPLIT, $0-48
 	LEAQ    (AX)(BX*8), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
-	MOVQ    models+32(FP), R8
+	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded68
 	MOVQ    x+8(FP), SI
@@ -5855,7 +5897,7 @@ block69:
 	VMOVUPS 160(AX), Y6
 	VMOVUPS 192(AX), Y7
 	VMOVUPS 224(AX), Y8
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded72
 	MOVQ    x+8(FP), BX
@@ -5899,7 +5941,7 @@ blocksDone70:
 block73:
 	VMOVUPS (AX), Y0
 	VMOVUPS 32(AX), Y2
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded76
 	MOVQ    x+8(FP), BX
@@ -5930,7 +5972,7 @@ blocksDone74:
 
 block77:
 	VMOVUPS (AX), Y0
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded80
 	MOVQ    x+8(FP), BX
@@ -5963,9 +6005,9 @@ done66:
 	VZEROUPPER
 	RET
 
-// func weightedSumFloat16AVX2(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
+// func weightedSumFloat16AVX2(dst *byte, x *byte, w *byte, narrow *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
 // Requires: AVX, AVX2, F16C, FMA3, MMX+
-TEXT ·weightedSumFloat16AVX2(SB), NOSPLIT, $0-72
+TEXT ·weightedSumFloat16AVX2(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
@@ -5973,9 +6015,9 @@ TEXT ·weightedSumFloat16AVX2(SB), NOSPLIT, $0-72
 	// 	dst[i] = round(a)
 	// }
 	MOVQ     dst+0(FP), AX
-	MOVQ     acc+24(FP), CX
-	MOVQ     n+32(FP), DX
-	MOVQ     offset+48(FP), BX
+	MOVQ     acc+32(FP), CX
+	MOVQ     n+40(FP), DX
+	MOVQ     offset+56(FP), BX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
 	CMPQ     DX, $+8
@@ -5987,7 +6029,7 @@ TEXT ·weightedSumFloat16AVX2(SB), NOSPLIT, $0-72
 	LEAQ     -8(BX)(DX*1), CX
 	VMOVAPS  Y0, Y1
 	VMOVAPS  Y0, Y2
-	MOVQ     models+40(FP), R8
+	MOVQ     models+48(FP), R8
 	TESTQ    R8, R8
 	JZ       folded7
 	MOVQ     x+8(FP), SI
@@ -6007,11 +6049,11 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale8
 	VDIVPS       Y0, Y1, Y1
 	VDIVPS       Y0, Y2, Y2
@@ -6037,7 +6079,7 @@ few5:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
-	MOVQ    models+40(FP), R8
+	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
 	MOVQ    x+8(FP), SI
@@ -6061,11 +6103,11 @@ models11:
 	JNZ          models11
 
 folded12:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale13
 	VDIVPS       Y0, Y1, Y1
 	VDIVPS       Y0, Y2, Y2
@@ -6103,7 +6145,7 @@ few10:
 	VMOVAPS Y0, Y6
 	VMOVAPS Y0, Y7
 	VMOVAPS Y0, Y8
-	MOVQ    models+40(FP), R8
+	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
 	JZ      folded17
 	MOVQ    x+8(FP), SI
@@ -6135,11 +6177,11 @@ models16:
 	JNZ          models16
 
 folded17:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided19
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale18
 	VDIVPS       Y0, Y1, Y1
 	VDIVPS       Y0, Y2, Y2
@@ -6182,63 +6224,77 @@ divided19:
 	RET
 
 many2:
+	MOVQ  models+48(FP), R8
+	TESTQ R8, R8
+	JZ    narrowed21
+	MOVQ  w+16(FP), SI
+	MOVQ  narrow+24(FP), DI
+
+narrow20:
+	VCVTSD2SS (SI), X0, X1
+	VMOVSS    X1, (DI)
+	ADDQ      $0x08, SI
+	ADDQ      $0x04, DI
+	DECQ      R8
+	JNZ       narrow20
+
+narrowed21:
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, DX
 	JZ      blocks3
 	LEAQ    -8(DX), SI
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
-	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh20
+	CMPQ    acc+32(FP), $0x00
+	JEQ     fresh22
 	VMOVUPS (DI), Y1
-	JMP     started21
+	JMP     started23
 
-fresh20:
+fresh22:
 	VMOVAPS Y0, Y1
 
-started21:
-	MOVQ  models+40(FP), R9
+started23:
+	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded23
+	JZ    folded25
 	MOVQ  x+8(FP), DI
-	MOVQ  w+16(FP), R8
+	MOVQ  narrow+24(FP), R8
 
-models22:
+models24:
 	MOVQ         (DI), R10
-	VCVTSD2SS    (R8), X0, X2
-	VBROADCASTSS X2, Y2
+	VBROADCASTSS (R8), Y2
 	VCVTPH2PS    (R10)(SI*2), Y3
 	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         $0x18, DI
-	ADDQ         $0x08, R8
+	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models22
+	JNZ          models24
 
-folded23:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided25
-	VCVTSD2SS    divisor+56(FP), X0, X2
+folded25:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided27
+	VCVTSD2SS    divisor+64(FP), X0, X2
 	VBROADCASTSS X2, Y2
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale24
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale26
 	VDIVPS       Y2, Y1, Y1
-	JMP          divided25
+	JMP          divided27
 
-scale24:
+scale26:
 	VMULPS Y2, Y1, Y1
 
-divided25:
+divided27:
 	VCVTPS2PH $0x00, Y1, X1
-	VMOVAPS   X1, X1
+	VMOVAPS   X1, X2
 
 blocks3:
 	CMPQ DX, $+64
-	JLT  blocksDone27
+	JLT  blocksDone29
 
-block26:
-	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh28
-	VMOVUPS (CX), Y2
+block28:
+	CMPQ    acc+32(FP), $0x00
+	JEQ     fresh30
+	VMOVUPS (CX), Y1
 	VMOVUPS 32(CX), Y3
 	VMOVUPS 64(CX), Y4
 	VMOVUPS 96(CX), Y5
@@ -6246,10 +6302,10 @@ block26:
 	VMOVUPS 160(CX), Y7
 	VMOVUPS 192(CX), Y8
 	VMOVUPS 224(CX), Y9
-	JMP     started29
+	JMP     started31
 
-fresh28:
-	VMOVAPS Y0, Y2
+fresh30:
+	VMOVAPS Y0, Y1
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
 	VMOVAPS Y0, Y5
@@ -6258,19 +6314,18 @@ fresh28:
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
 
-started29:
-	MOVQ  models+40(FP), R8
+started31:
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded31
+	JZ    folded33
 	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DI
+	MOVQ  narrow+24(FP), DI
 
-models30:
+models32:
 	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X10
-	VBROADCASTSS X10, Y10
+	VBROADCASTSS (DI), Y10
 	VCVTPH2PS    (R9)(BX*2), Y11
-	VFMADD231PS  Y11, Y10, Y2
+	VFMADD231PS  Y11, Y10, Y1
 	VCVTPH2PS    16(R9)(BX*2), Y11
 	VFMADD231PS  Y11, Y10, Y3
 	VCVTPH2PS    32(R9)(BX*2), Y11
@@ -6286,18 +6341,18 @@ models30:
 	VCVTPH2PS    112(R9)(BX*2), Y11
 	VFMADD231PS  Y11, Y10, Y9
 	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
+	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models30
+	JNZ          models32
 
-folded31:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided33
-	VCVTSD2SS    divisor+56(FP), X0, X10
+folded33:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided35
+	VCVTSD2SS    divisor+64(FP), X0, X10
 	VBROADCASTSS X10, Y10
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale32
-	VDIVPS       Y10, Y2, Y2
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale34
+	VDIVPS       Y10, Y1, Y1
 	VDIVPS       Y10, Y3, Y3
 	VDIVPS       Y10, Y4, Y4
 	VDIVPS       Y10, Y5, Y5
@@ -6305,10 +6360,10 @@ folded31:
 	VDIVPS       Y10, Y7, Y7
 	VDIVPS       Y10, Y8, Y8
 	VDIVPS       Y10, Y9, Y9
-	JMP          divided33
+	JMP          divided35
 
-scale32:
-	VMULPS Y10, Y2, Y2
+scale34:
+	VMULPS Y10, Y1, Y1
 	VMULPS Y10, Y3, Y3
 	VMULPS Y10, Y4, Y4
 	VMULPS Y10, Y5, Y5
@@ -6317,177 +6372,175 @@ scale32:
 	VMULPS Y10, Y8, Y8
 	VMULPS Y10, Y9, Y9
 
-divided33:
-	VCVTPS2PH   $0x00, Y2, X12
-	VCVTPS2PH   $0x00, Y3, X2
+divided35:
+	VCVTPS2PH   $0x00, Y1, X12
+	VCVTPS2PH   $0x00, Y3, X1
 	VCVTPS2PH   $0x00, Y4, X13
 	VCVTPS2PH   $0x00, Y5, X3
 	VCVTPS2PH   $0x00, Y6, X14
 	VCVTPS2PH   $0x00, Y7, X4
 	VCVTPS2PH   $0x00, Y8, X15
 	VCVTPS2PH   $0x00, Y9, X5
-	VINSERTF128 $0x01, X2, Y12, Y12
+	VINSERTF128 $0x01, X1, Y12, Y12
 	VINSERTF128 $0x01, X3, Y13, Y13
 	VINSERTF128 $0x01, X4, Y14, Y14
 	VINSERTF128 $0x01, X5, Y15, Y15
-	TESTQ       $0x00000001, flags+64(FP)
-	JNZ         past34
+	TESTQ       $0x00000001, flags+72(FP)
+	JNZ         past36
 	VMOVUPS     Y12, (AX)
 	VMOVUPS     Y13, 32(AX)
 	VMOVUPS     Y14, 64(AX)
 	VMOVUPS     Y15, 96(AX)
-	JMP         stored35
+	JMP         stored37
 
-past34:
+past36:
 	VMOVNTPS Y12, (AX)
 	VMOVNTPS Y13, 32(AX)
 	VMOVNTPS Y14, 64(AX)
 	VMOVNTPS Y15, 96(AX)
 
-stored35:
+stored37:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block26
+	JGE  block28
 
-blocksDone27:
+blocksDone29:
 	CMPQ DX, $+16
-	JLT  blocksDone37
+	JLT  blocksDone39
 
-block36:
-	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh38
-	VMOVUPS (CX), Y2
+block38:
+	CMPQ    acc+32(FP), $0x00
+	JEQ     fresh40
+	VMOVUPS (CX), Y1
 	VMOVUPS 32(CX), Y3
-	JMP     started39
+	JMP     started41
 
-fresh38:
-	VMOVAPS Y0, Y2
+fresh40:
+	VMOVAPS Y0, Y1
 	VMOVAPS Y0, Y3
 
-started39:
-	MOVQ  models+40(FP), R8
+started41:
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded41
+	JZ    folded43
 	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DI
+	MOVQ  narrow+24(FP), DI
 
-models40:
+models42:
 	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X4
-	VBROADCASTSS X4, Y4
+	VBROADCASTSS (DI), Y4
 	VCVTPH2PS    (R9)(BX*2), Y5
-	VFMADD231PS  Y5, Y4, Y2
+	VFMADD231PS  Y5, Y4, Y1
 	VCVTPH2PS    16(R9)(BX*2), Y5
 	VFMADD231PS  Y5, Y4, Y3
 	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
+	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models40
+	JNZ          models42
 
-folded41:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided43
-	VCVTSD2SS    divisor+56(FP), X0, X4
+folded43:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided45
+	VCVTSD2SS    divisor+64(FP), X0, X4
 	VBROADCASTSS X4, Y4
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale42
-	VDIVPS       Y4, Y2, Y2
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale44
+	VDIVPS       Y4, Y1, Y1
 	VDIVPS       Y4, Y3, Y3
-	JMP          divided43
+	JMP          divided45
 
-scale42:
-	VMULPS Y4, Y2, Y2
+scale44:
+	VMULPS Y4, Y1, Y1
 	VMULPS Y4, Y3, Y3
 
-divided43:
-	VCVTPS2PH $0x00, Y2, X2
+divided45:
+	VCVTPS2PH $0x00, Y1, X1
 	VCVTPS2PH $0x00, Y3, X3
-	TESTQ     $0x00000001, flags+64(FP)
-	JNZ       past44
-	VMOVUPS   X2, (AX)
+	TESTQ     $0x00000001, flags+72(FP)
+	JNZ       past46
+	VMOVUPS   X1, (AX)
 	VMOVUPS   X3, 16(AX)
-	JMP       stored45
+	JMP       stored47
 
-past44:
-	VMOVNTPS X2, (AX)
+past46:
+	VMOVNTPS X1, (AX)
 	VMOVNTPS X3, 16(AX)
 
-stored45:
+stored47:
 	ADDQ $+32, AX
 	ADDQ $+64, CX
 	ADDQ $+16, BX
 	SUBQ $+16, DX
 	CMPQ DX, $+16
-	JGE  block36
+	JGE  block38
 
-blocksDone37:
+blocksDone39:
 	CMPQ DX, $+8
-	JLT  blocksDone47
+	JLT  blocksDone49
 
-block46:
-	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh48
-	VMOVUPS (CX), Y2
-	JMP     started49
+block48:
+	CMPQ    acc+32(FP), $0x00
+	JEQ     fresh50
+	VMOVUPS (CX), Y1
+	JMP     started51
 
-fresh48:
-	VMOVAPS Y0, Y2
+fresh50:
+	VMOVAPS Y0, Y1
 
-started49:
-	MOVQ  models+40(FP), R8
+started51:
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded51
+	JZ    folded53
 	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DI
+	MOVQ  narrow+24(FP), DI
 
-models50:
+models52:
 	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X3
-	VBROADCASTSS X3, Y3
+	VBROADCASTSS (DI), Y3
 	VCVTPH2PS    (R9)(BX*2), Y4
-	VFMADD231PS  Y4, Y3, Y2
+	VFMADD231PS  Y4, Y3, Y1
 	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
+	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models50
+	JNZ          models52
 
-folded51:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided53
-	VCVTSD2SS    divisor+56(FP), X0, X3
+folded53:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided55
+	VCVTSD2SS    divisor+64(FP), X0, X3
 	VBROADCASTSS X3, Y3
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale52
-	VDIVPS       Y3, Y2, Y2
-	JMP          divided53
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale54
+	VDIVPS       Y3, Y1, Y1
+	JMP          divided55
 
-scale52:
-	VMULPS Y3, Y2, Y2
+scale54:
+	VMULPS Y3, Y1, Y1
 
-divided53:
-	VCVTPS2PH $0x00, Y2, X2
-	VMOVUPS   X2, (AX)
+divided55:
+	VCVTPS2PH $0x00, Y1, X1
+	VMOVUPS   X1, (AX)
 	ADDQ      $+16, AX
 	ADDQ      $+32, CX
 	ADDQ      $+8, BX
 	SUBQ      $+8, DX
 	CMPQ      DX, $+8
-	JGE       block46
+	JGE       block48
 
-blocksDone47:
+blocksDone49:
 	TESTQ   DX, DX
 	JZ      done4
-	VMOVUPS X1, -16(AX)(DX*2)
+	VMOVUPS X2, -16(AX)(DX*2)
 
 done4:
-	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced54
+	TESTQ $0x00000001, flags+72(FP)
+	JZ    fenced56
 	SFENCE
 
-fenced54:
+fenced56:
 	VZEROUPPER
 	RET
 
@@ -6496,15 +6549,15 @@ small1:
 	TESTQ   DX, DX
 	JZ      done4
 	CMPQ    DX, $0x04
-	JLT     smaller55
+	JLT     smaller57
 	VMOVAPS Y0, Y1
-	MOVQ    models+40(FP), DI
+	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded57
+	JZ      folded59
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models56:
+models58:
 	MOVQ         (CX), R8
 	VCVTSD2SS    (SI), X0, X2
 	VBROADCASTSS X2, Y2
@@ -6516,39 +6569,39 @@ models56:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models56
+	JNZ          models58
 
-folded57:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided59
-	VCVTSD2SS    divisor+56(FP), X0, X0
+folded59:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided61
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale58
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale60
 	VDIVPS       Y0, Y1, Y1
-	JMP          divided59
+	JMP          divided61
 
-scale58:
+scale60:
 	VMULPS Y0, Y1, Y1
 
-divided59:
+divided61:
 	VCVTPS2PH $0x00, Y1, X0
 	VMOVQ     X0, (AX)
 	VPEXTRQ   $0x01, X0, -8(AX)(DX*2)
 	VZEROUPPER
 	RET
 
-smaller55:
+smaller57:
 	CMPQ    DX, $0x02
-	JLT     smaller60
+	JLT     smaller62
 	VMOVAPS Y0, Y1
-	MOVQ    models+40(FP), DI
+	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded62
+	JZ      folded64
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models61:
+models63:
 	MOVQ         (CX), R8
 	VCVTSD2SS    (SI), X0, X2
 	VBROADCASTSS X2, Y2
@@ -6560,37 +6613,37 @@ models61:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models61
+	JNZ          models63
 
-folded62:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided64
-	VCVTSD2SS    divisor+56(FP), X0, X0
+folded64:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided66
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale63
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale65
 	VDIVPS       Y0, Y1, Y1
-	JMP          divided64
+	JMP          divided66
 
-scale63:
+scale65:
 	VMULPS Y0, Y1, Y1
 
-divided64:
+divided66:
 	VCVTPS2PH $0x00, Y1, X0
 	VMOVD     X0, (AX)
 	VPEXTRD   $0x01, X0, -4(AX)(DX*2)
 	VZEROUPPER
 	RET
 
-smaller60:
+smaller62:
 	VMOVAPS Y0, Y1
-	MOVQ    models+40(FP), SI
+	MOVQ    models+48(FP), SI
 	TESTQ   SI, SI
-	JZ      folded67
+	JZ      folded69
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), DX
 
-models66:
+models68:
 	MOVQ         (CX), DI
 	VCVTSD2SS    (DX), X0, X2
 	VBROADCASTSS X2, Y2
@@ -6602,204 +6655,214 @@ models66:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, DX
 	DECQ         SI
-	JNZ          models66
+	JNZ          models68
 
-folded67:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided69
-	VCVTSD2SS    divisor+56(FP), X0, X0
+folded69:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided71
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale68
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale70
 	VDIVPS       Y0, Y1, Y1
-	JMP          divided69
+	JMP          divided71
 
-scale68:
+scale70:
 	VMULPS Y0, Y1, Y1
 
-divided69:
+divided71:
 	VCVTPS2PH $0x00, Y1, X0
 	VPEXTRW   $0x00, X0, (AX)
 	VZEROUPPER
 	RET
 
-// func accumulateFloat16AVX2(acc *byte, x *byte, w *byte, n int, models int, offset int)
+// func accumulateFloat16AVX2(acc *byte, x *byte, w *byte, narrow *byte, n int, models int, offset int)
 // Requires: AVX, AVX2, F16C, FMA3
-TEXT ·accumulateFloat16AVX2(SB), NOSPLIT, $0-48
+TEXT ·accumulateFloat16AVX2(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVQ     acc+0(FP), AX
-	MOVQ     n+24(FP), CX
-	MOVQ     offset+40(FP), DX
+	MOVQ     n+32(FP), CX
+	MOVQ     offset+48(FP), DX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
 	CMPQ     CX, $+8
-	JLT      done71
+	JLT      done73
+	MOVQ     models+40(FP), DI
+	TESTQ    DI, DI
+	JZ       narrowed75
+	MOVQ     w+16(FP), BX
+	MOVQ     narrow+24(FP), SI
 
+narrow74:
+	VCVTSD2SS (BX), X0, X1
+	VMOVSS    X1, (SI)
+	ADDQ      $0x08, BX
+	ADDQ      $0x04, SI
+	DECQ      DI
+	JNZ       narrow74
+
+narrowed75:
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x00000007, CX
-	JZ      blocks70
+	JZ      blocks72
 	LEAQ    -8(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
-	VMOVUPS (SI), Y1
-	MOVQ    models+32(FP), R8
+	VMOVUPS (SI), Y2
+	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
-	JZ      folded73
-	MOVQ    x+8(FP), SI
-	MOVQ    w+16(FP), DI
-
-models72:
-	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X2
-	VBROADCASTSS X2, Y2
-	VCVTPH2PS    (R9)(BX*2), Y3
-	VFMADD231PS  Y3, Y2, Y1
-	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
-	DECQ         R8
-	JNZ          models72
-
-folded73:
-blocks70:
-	CMPQ CX, $+64
-	JLT  blocksDone75
-
-block74:
-	VMOVUPS (AX), Y2
-	VMOVUPS 32(AX), Y3
-	VMOVUPS 64(AX), Y4
-	VMOVUPS 96(AX), Y5
-	VMOVUPS 128(AX), Y6
-	VMOVUPS 160(AX), Y7
-	VMOVUPS 192(AX), Y8
-	VMOVUPS 224(AX), Y9
-	MOVQ    models+32(FP), DI
-	TESTQ   DI, DI
 	JZ      folded77
-	MOVQ    x+8(FP), BX
-	MOVQ    w+16(FP), SI
+	MOVQ    x+8(FP), SI
+	MOVQ    narrow+24(FP), DI
 
 models76:
-	MOVQ         (BX), R8
-	VCVTSD2SS    (SI), X0, X10
-	VBROADCASTSS X10, Y10
-	VCVTPH2PS    (R8)(DX*2), Y11
-	VFMADD231PS  Y11, Y10, Y2
-	VCVTPH2PS    16(R8)(DX*2), Y11
-	VFMADD231PS  Y11, Y10, Y3
-	VCVTPH2PS    32(R8)(DX*2), Y11
-	VFMADD231PS  Y11, Y10, Y4
-	VCVTPH2PS    48(R8)(DX*2), Y11
-	VFMADD231PS  Y11, Y10, Y5
-	VCVTPH2PS    64(R8)(DX*2), Y11
-	VFMADD231PS  Y11, Y10, Y6
-	VCVTPH2PS    80(R8)(DX*2), Y11
-	VFMADD231PS  Y11, Y10, Y7
-	VCVTPH2PS    96(R8)(DX*2), Y11
-	VFMADD231PS  Y11, Y10, Y8
-	VCVTPH2PS    112(R8)(DX*2), Y11
-	VFMADD231PS  Y11, Y10, Y9
-	ADDQ         $0x18, BX
-	ADDQ         $0x08, SI
-	DECQ         DI
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Y0
+	VCVTPH2PS    (R9)(BX*2), Y1
+	VFMADD231PS  Y1, Y0, Y2
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
 	JNZ          models76
 
 folded77:
-	VMOVUPS Y2, (AX)
-	VMOVUPS Y3, 32(AX)
-	VMOVUPS Y4, 64(AX)
-	VMOVUPS Y5, 96(AX)
-	VMOVUPS Y6, 128(AX)
-	VMOVUPS Y7, 160(AX)
-	VMOVUPS Y8, 192(AX)
-	VMOVUPS Y9, 224(AX)
-	ADDQ    $+256, AX
-	ADDQ    $+64, DX
-	SUBQ    $+64, CX
-	CMPQ    CX, $+64
-	JGE     block74
-
-blocksDone75:
-	CMPQ CX, $+16
+blocks72:
+	CMPQ CX, $+64
 	JLT  blocksDone79
 
 block78:
-	VMOVUPS (AX), Y2
-	VMOVUPS 32(AX), Y3
-	MOVQ    models+32(FP), DI
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y3
+	VMOVUPS 96(AX), Y4
+	VMOVUPS 128(AX), Y5
+	VMOVUPS 160(AX), Y6
+	VMOVUPS 192(AX), Y7
+	VMOVUPS 224(AX), Y8
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded81
 	MOVQ    x+8(FP), BX
-	MOVQ    w+16(FP), SI
+	MOVQ    narrow+24(FP), SI
 
 models80:
 	MOVQ         (BX), R8
-	VCVTSD2SS    (SI), X0, X4
-	VBROADCASTSS X4, Y4
-	VCVTPH2PS    (R8)(DX*2), Y5
-	VFMADD231PS  Y5, Y4, Y2
-	VCVTPH2PS    16(R8)(DX*2), Y5
-	VFMADD231PS  Y5, Y4, Y3
+	VBROADCASTSS (SI), Y9
+	VCVTPH2PS    (R8)(DX*2), Y10
+	VFMADD231PS  Y10, Y9, Y0
+	VCVTPH2PS    16(R8)(DX*2), Y10
+	VFMADD231PS  Y10, Y9, Y1
+	VCVTPH2PS    32(R8)(DX*2), Y10
+	VFMADD231PS  Y10, Y9, Y3
+	VCVTPH2PS    48(R8)(DX*2), Y10
+	VFMADD231PS  Y10, Y9, Y4
+	VCVTPH2PS    64(R8)(DX*2), Y10
+	VFMADD231PS  Y10, Y9, Y5
+	VCVTPH2PS    80(R8)(DX*2), Y10
+	VFMADD231PS  Y10, Y9, Y6
+	VCVTPH2PS    96(R8)(DX*2), Y10
+	VFMADD231PS  Y10, Y9, Y7
+	VCVTPH2PS    112(R8)(DX*2), Y10
+	VFMADD231PS  Y10, Y9, Y8
 	ADDQ         $0x18, BX
-	ADDQ         $0x08, SI
+	ADDQ         $0x04, SI
 	DECQ         DI
 	JNZ          models80
 
 folded81:
-	VMOVUPS Y2, (AX)
-	VMOVUPS Y3, 32(AX)
-	ADDQ    $+64, AX
-	ADDQ    $+16, DX
-	SUBQ    $+16, CX
-	CMPQ    CX, $+16
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VMOVUPS Y3, 64(AX)
+	VMOVUPS Y4, 96(AX)
+	VMOVUPS Y5, 128(AX)
+	VMOVUPS Y6, 160(AX)
+	VMOVUPS Y7, 192(AX)
+	VMOVUPS Y8, 224(AX)
+	ADDQ    $+256, AX
+	ADDQ    $+64, DX
+	SUBQ    $+64, CX
+	CMPQ    CX, $+64
 	JGE     block78
 
 blocksDone79:
-	CMPQ CX, $+8
+	CMPQ CX, $+16
 	JLT  blocksDone83
 
 block82:
-	VMOVUPS (AX), Y2
-	MOVQ    models+32(FP), DI
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded85
 	MOVQ    x+8(FP), BX
-	MOVQ    w+16(FP), SI
+	MOVQ    narrow+24(FP), SI
 
 models84:
 	MOVQ         (BX), R8
-	VCVTSD2SS    (SI), X0, X3
-	VBROADCASTSS X3, Y3
+	VBROADCASTSS (SI), Y3
 	VCVTPH2PS    (R8)(DX*2), Y4
-	VFMADD231PS  Y4, Y3, Y2
+	VFMADD231PS  Y4, Y3, Y0
+	VCVTPH2PS    16(R8)(DX*2), Y4
+	VFMADD231PS  Y4, Y3, Y1
 	ADDQ         $0x18, BX
-	ADDQ         $0x08, SI
+	ADDQ         $0x04, SI
 	DECQ         DI
 	JNZ          models84
 
 folded85:
-	VMOVUPS Y2, (AX)
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+16, DX
+	SUBQ    $+16, CX
+	CMPQ    CX, $+16
+	JGE     block82
+
+blocksDone83:
+	CMPQ CX, $+8
+	JLT  blocksDone87
+
+block86:
+	VMOVUPS (AX), Y0
+	MOVQ    models+40(FP), DI
+	TESTQ   DI, DI
+	JZ      folded89
+	MOVQ    x+8(FP), BX
+	MOVQ    narrow+24(FP), SI
+
+models88:
+	MOVQ         (BX), R8
+	VBROADCASTSS (SI), Y1
+	VCVTPH2PS    (R8)(DX*2), Y3
+	VFMADD231PS  Y3, Y1, Y0
+	ADDQ         $0x18, BX
+	ADDQ         $0x04, SI
+	DECQ         DI
+	JNZ          models88
+
+folded89:
+	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
 	CMPQ    CX, $+8
-	JGE     block82
+	JGE     block86
 
-blocksDone83:
+blocksDone87:
 	TESTQ   CX, CX
-	JZ      done71
+	JZ      done73
 	LEAQ    -32(AX)(CX*4), AX
-	VMOVUPS Y1, (AX)
+	VMOVUPS Y2, (AX)
 
-done71:
+done73:
 	VZEROUPPER
 	RET
 
-// func weightedSumBFloat16AVX2(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
+// func weightedSumBFloat16AVX2(dst *byte, x *byte, w *byte, narrow *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·weightedSumBFloat16AVX2(SB), NOSPLIT, $0-72
+TEXT ·weightedSumBFloat16AVX2(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
@@ -6807,9 +6870,9 @@ TEXT ·weightedSumBFloat16AVX2(SB), NOSPLIT, $0-72
 	// 	dst[i] = round(a)
 	// }
 	MOVQ     dst+0(FP), AX
-	MOVQ     acc+24(FP), CX
-	MOVQ     n+32(FP), DX
-	MOVQ     offset+48(FP), BX
+	MOVQ     acc+32(FP), CX
+	MOVQ     n+40(FP), DX
+	MOVQ     offset+56(FP), BX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
 	VPCMPEQD Y1, Y1, Y1
@@ -6825,7 +6888,7 @@ TEXT ·weightedSumBFloat16AVX2(SB), NOSPLIT, $0-72
 	VMOVAPS  Y0, Y3
 	VMOVAPS  Y0, Y4
 	VMOVAPS  Y0, Y5
-	MOVQ     models+40(FP), R8
+	MOVQ     models+48(FP), R8
 	TESTQ    R8, R8
 	JZ       folded7
 	MOVQ     x+8(FP), SI
@@ -6851,11 +6914,11 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale8
 	VDIVPS       Y0, Y2, Y2
 	VDIVPS       Y0, Y3, Y3
@@ -6925,7 +6988,7 @@ few5:
 	VMOVAPS Y0, Y7
 	VMOVAPS Y0, Y8
 	VMOVAPS Y0, Y9
-	MOVQ    models+40(FP), R8
+	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
 	MOVQ    x+8(FP), SI
@@ -6961,11 +7024,11 @@ models11:
 	JNZ          models11
 
 folded12:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale13
 	VDIVPS       Y0, Y2, Y2
 	VDIVPS       Y0, Y3, Y3
@@ -7072,63 +7135,77 @@ divided14:
 	RET
 
 many2:
+	MOVQ  models+48(FP), R8
+	TESTQ R8, R8
+	JZ    narrowed16
+	MOVQ  w+16(FP), SI
+	MOVQ  narrow+24(FP), DI
+
+narrow15:
+	VCVTSD2SS (SI), X0, X2
+	VMOVSS    X2, (DI)
+	ADDQ      $0x08, SI
+	ADDQ      $0x04, DI
+	DECQ      R8
+	JNZ       narrow15
+
+narrowed16:
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, DX
 	JZ      blocks3
 	LEAQ    -16(DX), SI
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
-	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh15
+	CMPQ    acc+32(FP), $0x00
+	JEQ     fresh17
 	VMOVUPS (DI), Y3
 	VMOVUPS 32(DI), Y4
 	VSHUFPS $0x88, Y4, Y3, Y2
 	VSHUFPS $0xdd, Y4, Y3, Y3
 	VPERMPD $0xd8, Y2, Y2
 	VPERMPD $0xd8, Y3, Y3
-	JMP     started16
+	JMP     started18
 
-fresh15:
+fresh17:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 
-started16:
-	MOVQ  models+40(FP), R9
+started18:
+	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded18
+	JZ    folded20
 	MOVQ  x+8(FP), DI
-	MOVQ  w+16(FP), R8
+	MOVQ  narrow+24(FP), R8
 
-models17:
+models19:
 	MOVQ         (DI), R10
-	VCVTSD2SS    (R8), X0, X4
-	VBROADCASTSS X4, Y4
+	VBROADCASTSS (R8), Y4
 	VMOVUPS      (R10)(SI*2), Y6
 	VPSLLD       $0x10, Y6, Y5
 	VPAND        Y6, Y1, Y6
 	VFMADD231PS  Y5, Y4, Y2
 	VFMADD231PS  Y6, Y4, Y3
 	ADDQ         $0x18, DI
-	ADDQ         $0x08, R8
+	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models17
+	JNZ          models19
 
-folded18:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided20
-	VCVTSD2SS    divisor+56(FP), X0, X4
+folded20:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided22
+	VCVTSD2SS    divisor+64(FP), X0, X4
 	VBROADCASTSS X4, Y4
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale19
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale21
 	VDIVPS       Y4, Y2, Y2
 	VDIVPS       Y4, Y3, Y3
-	JMP          divided20
+	JMP          divided22
 
-scale19:
+scale21:
 	VMULPS Y4, Y2, Y2
 	VMULPS Y4, Y3, Y3
 
-divided20:
+divided22:
 	VPBROADCASTD word7fff<>+0(SB), Y4
 	VPBROADCASTD word1<>+0(SB), Y5
 	VPBROADCASTD word400000<>+0(SB), Y6
@@ -7148,20 +7225,20 @@ divided20:
 	VBLENDVPS    Y4, Y3, Y2, Y2
 	VPSRLD       $0x10, Y7, Y7
 	VPBLENDW     $0xaa, Y2, Y7, Y2
-	VMOVAPS      Y2, Y2
+	VMOVAPS      Y2, Y3
 
 blocks3:
 	CMPQ DX, $+64
-	JLT  blocksDone22
+	JLT  blocksDone24
 
-block21:
-	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh23
+block23:
+	CMPQ    acc+32(FP), $0x00
+	JEQ     fresh25
 	VMOVUPS (CX), Y4
 	VMOVUPS 32(CX), Y5
-	VSHUFPS $0x88, Y5, Y4, Y3
+	VSHUFPS $0x88, Y5, Y4, Y2
 	VSHUFPS $0xdd, Y5, Y4, Y4
-	VPERMPD $0xd8, Y3, Y3
+	VPERMPD $0xd8, Y2, Y2
 	VPERMPD $0xd8, Y4, Y4
 	VMOVUPS 64(CX), Y6
 	VMOVUPS 96(CX), Y7
@@ -7181,10 +7258,10 @@ block21:
 	VSHUFPS $0xdd, Y11, Y10, Y10
 	VPERMPD $0xd8, Y9, Y9
 	VPERMPD $0xd8, Y10, Y10
-	JMP     started24
+	JMP     started26
 
-fresh23:
-	VMOVAPS Y0, Y3
+fresh25:
+	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y4
 	VMOVAPS Y0, Y5
 	VMOVAPS Y0, Y6
@@ -7193,21 +7270,20 @@ fresh23:
 	VMOVAPS Y0, Y9
 	VMOVAPS Y0, Y10
 
-started24:
-	MOVQ  models+40(FP), R8
+started26:
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded26
+	JZ    folded28
 	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DI
+	MOVQ  narrow+24(FP), DI
 
-models25:
+models27:
 	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X11
-	VBROADCASTSS X11, Y11
+	VBROADCASTSS (DI), Y11
 	VMOVUPS      (R9)(BX*2), Y13
 	VPSLLD       $0x10, Y13, Y12
 	VPAND        Y13, Y1, Y13
-	VFMADD231PS  Y12, Y11, Y3
+	VFMADD231PS  Y12, Y11, Y2
 	VFMADD231PS  Y13, Y11, Y4
 	VMOVUPS      32(R9)(BX*2), Y13
 	VPSLLD       $0x10, Y13, Y12
@@ -7225,18 +7301,18 @@ models25:
 	VFMADD231PS  Y12, Y11, Y9
 	VFMADD231PS  Y13, Y11, Y10
 	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
+	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models25
+	JNZ          models27
 
-folded26:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided28
-	VCVTSD2SS    divisor+56(FP), X0, X11
+folded28:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided30
+	VCVTSD2SS    divisor+64(FP), X0, X11
 	VBROADCASTSS X11, Y11
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale27
-	VDIVPS       Y11, Y3, Y3
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale29
+	VDIVPS       Y11, Y2, Y2
 	VDIVPS       Y11, Y4, Y4
 	VDIVPS       Y11, Y5, Y5
 	VDIVPS       Y11, Y6, Y6
@@ -7244,10 +7320,10 @@ folded26:
 	VDIVPS       Y11, Y8, Y8
 	VDIVPS       Y11, Y9, Y9
 	VDIVPS       Y11, Y10, Y10
-	JMP          divided28
+	JMP          divided30
 
-scale27:
-	VMULPS Y11, Y3, Y3
+scale29:
+	VMULPS Y11, Y2, Y2
 	VMULPS Y11, Y4, Y4
 	VMULPS Y11, Y5, Y5
 	VMULPS Y11, Y6, Y6
@@ -7256,26 +7332,26 @@ scale27:
 	VMULPS Y11, Y9, Y9
 	VMULPS Y11, Y10, Y10
 
-divided28:
+divided30:
 	VPBROADCASTD word7fff<>+0(SB), Y11
 	VPBROADCASTD word1<>+0(SB), Y12
 	VPBROADCASTD word400000<>+0(SB), Y13
-	VPSRLD       $0x10, Y3, Y14
+	VPSRLD       $0x10, Y2, Y14
 	VPAND        Y14, Y12, Y14
 	VPADDD       Y11, Y14, Y14
-	VPADDD       Y3, Y14, Y14
-	VCMPPS       $0x03, Y3, Y3, Y15
-	VPOR         Y13, Y3, Y3
-	VBLENDVPS    Y15, Y3, Y14, Y14
-	VPSRLD       $0x10, Y4, Y3
-	VPAND        Y3, Y12, Y3
-	VPADDD       Y11, Y3, Y3
-	VPADDD       Y4, Y3, Y3
+	VPADDD       Y2, Y14, Y14
+	VCMPPS       $0x03, Y2, Y2, Y15
+	VPOR         Y13, Y2, Y2
+	VBLENDVPS    Y15, Y2, Y14, Y14
+	VPSRLD       $0x10, Y4, Y2
+	VPAND        Y2, Y12, Y2
+	VPADDD       Y11, Y2, Y2
+	VPADDD       Y4, Y2, Y2
 	VCMPPS       $0x03, Y4, Y4, Y11
 	VPOR         Y13, Y4, Y4
-	VBLENDVPS    Y11, Y4, Y3, Y3
+	VBLENDVPS    Y11, Y4, Y2, Y2
 	VPSRLD       $0x10, Y14, Y14
-	VPBLENDW     $0xaa, Y3, Y14, Y3
+	VPBLENDW     $0xaa, Y2, Y14, Y2
 	VPBROADCASTD word7fff<>+0(SB), Y4
 	VPBROADCASTD word1<>+0(SB), Y11
 	VPBROADCASTD word400000<>+0(SB), Y12
@@ -7333,122 +7409,121 @@ divided28:
 	VBLENDVPS    Y4, Y6, Y9, Y9
 	VPSRLD       $0x10, Y11, Y11
 	VPBLENDW     $0xaa, Y9, Y11, Y9
-	TESTQ        $0x00000001, flags+64(FP)
-	JNZ          past29
-	VMOVUPS      Y3, (AX)
+	TESTQ        $0x00000001, flags+72(FP)
+	JNZ          past31
+	VMOVUPS      Y2, (AX)
 	VMOVUPS      Y5, 32(AX)
 	VMOVUPS      Y7, 64(AX)
 	VMOVUPS      Y9, 96(AX)
-	JMP          stored30
+	JMP          stored32
 
-past29:
-	VMOVNTPS Y3, (AX)
+past31:
+	VMOVNTPS Y2, (AX)
 	VMOVNTPS Y5, 32(AX)
 	VMOVNTPS Y7, 64(AX)
 	VMOVNTPS Y9, 96(AX)
 
-stored30:
+stored32:
 	ADDQ $+128, AX
 	ADDQ $+256, CX
 	ADDQ $+64, BX
 	SUBQ $+64, DX
 	CMPQ DX, $+64
-	JGE  block21
+	JGE  block23
 
-blocksDone22:
+blocksDone24:
 	CMPQ DX, $+16
-	JLT  blocksDone32
+	JLT  blocksDone34
 
-block31:
-	CMPQ    acc+24(FP), $0x00
-	JEQ     fresh33
+block33:
+	CMPQ    acc+32(FP), $0x00
+	JEQ     fresh35
 	VMOVUPS (CX), Y4
 	VMOVUPS 32(CX), Y5
-	VSHUFPS $0x88, Y5, Y4, Y3
+	VSHUFPS $0x88, Y5, Y4, Y2
 	VSHUFPS $0xdd, Y5, Y4, Y4
-	VPERMPD $0xd8, Y3, Y3
+	VPERMPD $0xd8, Y2, Y2
 	VPERMPD $0xd8, Y4, Y4
-	JMP     started34
+	JMP     started36
 
-fresh33:
-	VMOVAPS Y0, Y3
+fresh35:
+	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y4
 
-started34:
-	MOVQ  models+40(FP), R8
+started36:
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded36
+	JZ    folded38
 	MOVQ  x+8(FP), SI
-	MOVQ  w+16(FP), DI
+	MOVQ  narrow+24(FP), DI
 
-models35:
+models37:
 	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X5
-	VBROADCASTSS X5, Y5
+	VBROADCASTSS (DI), Y5
 	VMOVUPS      (R9)(BX*2), Y7
 	VPSLLD       $0x10, Y7, Y6
 	VPAND        Y7, Y1, Y7
-	VFMADD231PS  Y6, Y5, Y3
+	VFMADD231PS  Y6, Y5, Y2
 	VFMADD231PS  Y7, Y5, Y4
 	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
+	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models35
+	JNZ          models37
 
-folded36:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided38
-	VCVTSD2SS    divisor+56(FP), X0, X5
+folded38:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided40
+	VCVTSD2SS    divisor+64(FP), X0, X5
 	VBROADCASTSS X5, Y5
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale37
-	VDIVPS       Y5, Y3, Y3
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale39
+	VDIVPS       Y5, Y2, Y2
 	VDIVPS       Y5, Y4, Y4
-	JMP          divided38
+	JMP          divided40
 
-scale37:
-	VMULPS Y5, Y3, Y3
+scale39:
+	VMULPS Y5, Y2, Y2
 	VMULPS Y5, Y4, Y4
 
-divided38:
+divided40:
 	VPBROADCASTD word7fff<>+0(SB), Y5
 	VPBROADCASTD word1<>+0(SB), Y6
 	VPBROADCASTD word400000<>+0(SB), Y7
-	VPSRLD       $0x10, Y3, Y8
+	VPSRLD       $0x10, Y2, Y8
 	VPAND        Y8, Y6, Y8
 	VPADDD       Y5, Y8, Y8
-	VPADDD       Y3, Y8, Y8
-	VCMPPS       $0x03, Y3, Y3, Y9
-	VPOR         Y7, Y3, Y3
-	VBLENDVPS    Y9, Y3, Y8, Y8
-	VPSRLD       $0x10, Y4, Y3
-	VPAND        Y3, Y6, Y3
-	VPADDD       Y5, Y3, Y3
-	VPADDD       Y4, Y3, Y3
+	VPADDD       Y2, Y8, Y8
+	VCMPPS       $0x03, Y2, Y2, Y9
+	VPOR         Y7, Y2, Y2
+	VBLENDVPS    Y9, Y2, Y8, Y8
+	VPSRLD       $0x10, Y4, Y2
+	VPAND        Y2, Y6, Y2
+	VPADDD       Y5, Y2, Y2
+	VPADDD       Y4, Y2, Y2
 	VCMPPS       $0x03, Y4, Y4, Y5
 	VPOR         Y7, Y4, Y4
-	VBLENDVPS    Y5, Y4, Y3, Y3
+	VBLENDVPS    Y5, Y4, Y2, Y2
 	VPSRLD       $0x10, Y8, Y8
-	VPBLENDW     $0xaa, Y3, Y8, Y3
-	VMOVUPS      Y3, (AX)
+	VPBLENDW     $0xaa, Y2, Y8, Y2
+	VMOVUPS      Y2, (AX)
 	ADDQ         $+32, AX
 	ADDQ         $+64, CX
 	ADDQ         $+16, BX
 	SUBQ         $+16, DX
 	CMPQ         DX, $+16
-	JGE          block31
+	JGE          block33
 
-blocksDone32:
+blocksDone34:
 	TESTQ   DX, DX
 	JZ      done4
-	VMOVUPS Y2, -32(AX)(DX*2)
+	VMOVUPS Y3, -32(AX)(DX*2)
 
 done4:
-	TESTQ $0x00000001, flags+64(FP)
-	JZ    fenced39
+	TESTQ $0x00000001, flags+72(FP)
+	JZ    fenced41
 	SFENCE
 
-fenced39:
+fenced41:
 	VZEROUPPER
 	RET
 
@@ -7457,16 +7532,16 @@ small1:
 	TESTQ   DX, DX
 	JZ      done4
 	CMPQ    DX, $0x08
-	JLT     smaller40
+	JLT     smaller42
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
-	MOVQ    models+40(FP), DI
+	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded42
+	JZ      folded44
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models41:
+models43:
 	MOVQ         (CX), R8
 	VCVTSD2SS    (SI), X0, X4
 	VBROADCASTSS X4, Y4
@@ -7480,24 +7555,24 @@ models41:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models41
+	JNZ          models43
 
-folded42:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided44
-	VCVTSD2SS    divisor+56(FP), X0, X0
+folded44:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided46
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale43
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale45
 	VDIVPS       Y0, Y2, Y2
 	VDIVPS       Y0, Y3, Y3
-	JMP          divided44
+	JMP          divided46
 
-scale43:
+scale45:
 	VMULPS Y0, Y2, Y2
 	VMULPS Y0, Y3, Y3
 
-divided44:
+divided46:
 	VPBROADCASTD word7fff<>+0(SB), Y0
 	VPBROADCASTD word1<>+0(SB), Y1
 	VPBROADCASTD word400000<>+0(SB), Y4
@@ -7522,18 +7597,18 @@ divided44:
 	VZEROUPPER
 	RET
 
-smaller40:
+smaller42:
 	CMPQ    DX, $0x04
-	JLT     smaller45
+	JLT     smaller47
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
-	MOVQ    models+40(FP), DI
+	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded47
+	JZ      folded49
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models46:
+models48:
 	MOVQ         (CX), R8
 	VCVTSD2SS    (SI), X0, X4
 	VBROADCASTSS X4, Y4
@@ -7547,24 +7622,24 @@ models46:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models46
+	JNZ          models48
 
-folded47:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided49
-	VCVTSD2SS    divisor+56(FP), X0, X0
+folded49:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided51
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale48
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale50
 	VDIVPS       Y0, Y2, Y2
 	VDIVPS       Y0, Y3, Y3
-	JMP          divided49
+	JMP          divided51
 
-scale48:
+scale50:
 	VMULPS Y0, Y2, Y2
 	VMULPS Y0, Y3, Y3
 
-divided49:
+divided51:
 	VPBROADCASTD word7fff<>+0(SB), Y0
 	VPBROADCASTD word1<>+0(SB), Y1
 	VPBROADCASTD word400000<>+0(SB), Y4
@@ -7589,18 +7664,18 @@ divided49:
 	VZEROUPPER
 	RET
 
-smaller45:
+smaller47:
 	CMPQ    DX, $0x02
-	JLT     smaller50
+	JLT     smaller52
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
-	MOVQ    models+40(FP), DI
+	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded52
+	JZ      folded54
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models51:
+models53:
 	MOVQ         (CX), R8
 	VCVTSD2SS    (SI), X0, X4
 	VBROADCASTSS X4, Y4
@@ -7614,24 +7689,24 @@ models51:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models51
+	JNZ          models53
 
-folded52:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided54
-	VCVTSD2SS    divisor+56(FP), X0, X0
+folded54:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided56
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale53
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale55
 	VDIVPS       Y0, Y2, Y2
 	VDIVPS       Y0, Y3, Y3
-	JMP          divided54
+	JMP          divided56
 
-scale53:
+scale55:
 	VMULPS Y0, Y2, Y2
 	VMULPS Y0, Y3, Y3
 
-divided54:
+divided56:
 	VPBROADCASTD word7fff<>+0(SB), Y0
 	VPBROADCASTD word1<>+0(SB), Y1
 	VPBROADCASTD word400000<>+0(SB), Y4
@@ -7656,16 +7731,16 @@ divided54:
 	VZEROUPPER
 	RET
 
-smaller50:
+smaller52:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
-	MOVQ    models+40(FP), SI
+	MOVQ    models+48(FP), SI
 	TESTQ   SI, SI
-	JZ      folded57
+	JZ      folded59
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), DX
 
-models56:
+models58:
 	MOVQ         (CX), DI
 	VCVTSD2SS    (DX), X0, X4
 	VBROADCASTSS X4, Y4
@@ -7679,24 +7754,24 @@ models56:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, DX
 	DECQ         SI
-	JNZ          models56
+	JNZ          models58
 
-folded57:
-	TESTQ        $0x00000006, flags+64(FP)
-	JZ           divided59
-	VCVTSD2SS    divisor+56(FP), X0, X0
+folded59:
+	TESTQ        $0x00000006, flags+72(FP)
+	JZ           divided61
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
-	JNZ          scale58
+	TESTQ        $0x00000004, flags+72(FP)
+	JNZ          scale60
 	VDIVPS       Y0, Y2, Y2
 	VDIVPS       Y0, Y3, Y3
-	JMP          divided59
+	JMP          divided61
 
-scale58:
+scale60:
 	VMULPS Y0, Y2, Y2
 	VMULPS Y0, Y3, Y3
 
-divided59:
+divided61:
 	VPBROADCASTD word7fff<>+0(SB), Y0
 	VPBROADCASTD word1<>+0(SB), Y1
 	VPBROADCASTD word400000<>+0(SB), Y4
@@ -7720,212 +7795,223 @@ divided59:
 	VZEROUPPER
 	RET
 
-// func accumulateBFloat16AVX2(acc *byte, x *byte, w *byte, n int, models int, offset int)
+// func accumulateBFloat16AVX2(acc *byte, x *byte, w *byte, narrow *byte, n int, models int, offset int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·accumulateBFloat16AVX2(SB), NOSPLIT, $0-48
+TEXT ·accumulateBFloat16AVX2(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVQ     acc+0(FP), AX
-	MOVQ     n+24(FP), CX
-	MOVQ     offset+40(FP), DX
+	MOVQ     n+32(FP), CX
+	MOVQ     offset+48(FP), DX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
 	VPCMPEQD Y1, Y1, Y1
 	VPSLLD   $0x10, Y1, Y1
 	CMPQ     CX, $+16
-	JLT      done61
+	JLT      done63
+	MOVQ     models+40(FP), DI
+	TESTQ    DI, DI
+	JZ       narrowed65
+	MOVQ     w+16(FP), BX
+	MOVQ     narrow+24(FP), SI
 
+narrow64:
+	VCVTSD2SS (BX), X0, X2
+	VMOVSS    X2, (SI)
+	ADDQ      $0x08, BX
+	ADDQ      $0x04, SI
+	DECQ      DI
+	JNZ       narrow64
+
+narrowed65:
 	// The overlapped last vector, before anything is stored.
 	TESTQ   $0x0000000f, CX
-	JZ      blocks60
+	JZ      blocks62
 	LEAQ    -16(CX), BX
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
-	VMOVUPS (SI), Y3
-	VMOVUPS 32(SI), Y4
-	VSHUFPS $0x88, Y4, Y3, Y2
-	VSHUFPS $0xdd, Y4, Y3, Y3
-	VPERMPD $0xd8, Y2, Y2
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y2
+	VSHUFPS $0x88, Y2, Y0, Y3
+	VSHUFPS $0xdd, Y2, Y0, Y4
 	VPERMPD $0xd8, Y3, Y3
-	MOVQ    models+32(FP), R8
-	TESTQ   R8, R8
-	JZ      folded63
-	MOVQ    x+8(FP), SI
-	MOVQ    w+16(FP), DI
-
-models62:
-	MOVQ         (SI), R9
-	VCVTSD2SS    (DI), X0, X4
-	VBROADCASTSS X4, Y4
-	VMOVUPS      (R9)(BX*2), Y6
-	VPSLLD       $0x10, Y6, Y5
-	VPAND        Y6, Y1, Y6
-	VFMADD231PS  Y5, Y4, Y2
-	VFMADD231PS  Y6, Y4, Y3
-	ADDQ         $0x18, SI
-	ADDQ         $0x08, DI
-	DECQ         R8
-	JNZ          models62
-
-folded63:
-blocks60:
-	CMPQ CX, $+64
-	JLT  blocksDone65
-
-block64:
-	VMOVUPS (AX), Y5
-	VMOVUPS 32(AX), Y6
-	VSHUFPS $0x88, Y6, Y5, Y4
-	VSHUFPS $0xdd, Y6, Y5, Y5
 	VPERMPD $0xd8, Y4, Y4
-	VPERMPD $0xd8, Y5, Y5
-	VMOVUPS 64(AX), Y7
-	VMOVUPS 96(AX), Y8
-	VSHUFPS $0x88, Y8, Y7, Y6
-	VSHUFPS $0xdd, Y8, Y7, Y7
-	VPERMPD $0xd8, Y6, Y6
-	VPERMPD $0xd8, Y7, Y7
-	VMOVUPS 128(AX), Y9
-	VMOVUPS 160(AX), Y10
-	VSHUFPS $0x88, Y10, Y9, Y8
-	VSHUFPS $0xdd, Y10, Y9, Y9
-	VPERMPD $0xd8, Y8, Y8
-	VPERMPD $0xd8, Y9, Y9
-	VMOVUPS 192(AX), Y11
-	VMOVUPS 224(AX), Y12
-	VSHUFPS $0x88, Y12, Y11, Y10
-	VSHUFPS $0xdd, Y12, Y11, Y11
-	VPERMPD $0xd8, Y10, Y10
-	VPERMPD $0xd8, Y11, Y11
-	MOVQ    models+32(FP), DI
-	TESTQ   DI, DI
+	MOVQ    models+40(FP), R8
+	TESTQ   R8, R8
 	JZ      folded67
-	MOVQ    x+8(FP), BX
-	MOVQ    w+16(FP), SI
+	MOVQ    x+8(FP), SI
+	MOVQ    narrow+24(FP), DI
 
 models66:
-	MOVQ         (BX), R8
-	VCVTSD2SS    (SI), X0, X12
-	VBROADCASTSS X12, Y12
-	VMOVUPS      (R8)(DX*2), Y14
-	VPSLLD       $0x10, Y14, Y13
-	VPAND        Y14, Y1, Y14
-	VFMADD231PS  Y13, Y12, Y4
-	VFMADD231PS  Y14, Y12, Y5
-	VMOVUPS      32(R8)(DX*2), Y14
-	VPSLLD       $0x10, Y14, Y13
-	VPAND        Y14, Y1, Y14
-	VFMADD231PS  Y13, Y12, Y6
-	VFMADD231PS  Y14, Y12, Y7
-	VMOVUPS      64(R8)(DX*2), Y14
-	VPSLLD       $0x10, Y14, Y13
-	VPAND        Y14, Y1, Y14
-	VFMADD231PS  Y13, Y12, Y8
-	VFMADD231PS  Y14, Y12, Y9
-	VMOVUPS      96(R8)(DX*2), Y14
-	VPSLLD       $0x10, Y14, Y13
-	VPAND        Y14, Y1, Y14
-	VFMADD231PS  Y13, Y12, Y10
-	VFMADD231PS  Y14, Y12, Y11
-	ADDQ         $0x18, BX
-	ADDQ         $0x08, SI
-	DECQ         DI
+	MOVQ         (SI), R9
+	VBROADCASTSS (DI), Y0
+	VMOVUPS      (R9)(BX*2), Y5
+	VPSLLD       $0x10, Y5, Y2
+	VPAND        Y5, Y1, Y5
+	VFMADD231PS  Y2, Y0, Y3
+	VFMADD231PS  Y5, Y0, Y4
+	ADDQ         $0x18, SI
+	ADDQ         $0x04, DI
+	DECQ         R8
 	JNZ          models66
 
 folded67:
-	VUNPCKLPS  Y5, Y4, Y12
-	VUNPCKHPS  Y5, Y4, Y5
-	VPERM2F128 $0x20, Y5, Y12, Y4
-	VPERM2F128 $0x31, Y5, Y12, Y5
-	VMOVUPS    Y4, (AX)
-	VMOVUPS    Y5, 32(AX)
-	VUNPCKLPS  Y7, Y6, Y4
-	VUNPCKHPS  Y7, Y6, Y6
-	VPERM2F128 $0x20, Y6, Y4, Y5
-	VPERM2F128 $0x31, Y6, Y4, Y4
-	VMOVUPS    Y5, 64(AX)
-	VMOVUPS    Y4, 96(AX)
-	VUNPCKLPS  Y9, Y8, Y4
-	VUNPCKHPS  Y9, Y8, Y6
-	VPERM2F128 $0x20, Y6, Y4, Y5
-	VPERM2F128 $0x31, Y6, Y4, Y4
-	VMOVUPS    Y5, 128(AX)
-	VMOVUPS    Y4, 160(AX)
-	VUNPCKLPS  Y11, Y10, Y4
-	VUNPCKHPS  Y11, Y10, Y6
-	VPERM2F128 $0x20, Y6, Y4, Y5
-	VPERM2F128 $0x31, Y6, Y4, Y4
-	VMOVUPS    Y5, 192(AX)
-	VMOVUPS    Y4, 224(AX)
-	ADDQ       $+256, AX
-	ADDQ       $+64, DX
-	SUBQ       $+64, CX
-	CMPQ       CX, $+64
-	JGE        block64
-
-blocksDone65:
-	CMPQ CX, $+16
+blocks62:
+	CMPQ CX, $+64
 	JLT  blocksDone69
 
 block68:
-	VMOVUPS (AX), Y5
-	VMOVUPS 32(AX), Y6
-	VSHUFPS $0x88, Y6, Y5, Y4
-	VSHUFPS $0xdd, Y6, Y5, Y5
-	VPERMPD $0xd8, Y4, Y4
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y5
+	VSHUFPS $0x88, Y5, Y2, Y0
+	VSHUFPS $0xdd, Y5, Y2, Y2
+	VPERMPD $0xd8, Y0, Y0
+	VPERMPD $0xd8, Y2, Y2
+	VMOVUPS 64(AX), Y6
+	VMOVUPS 96(AX), Y7
+	VSHUFPS $0x88, Y7, Y6, Y5
+	VSHUFPS $0xdd, Y7, Y6, Y6
 	VPERMPD $0xd8, Y5, Y5
-	MOVQ    models+32(FP), DI
+	VPERMPD $0xd8, Y6, Y6
+	VMOVUPS 128(AX), Y8
+	VMOVUPS 160(AX), Y9
+	VSHUFPS $0x88, Y9, Y8, Y7
+	VSHUFPS $0xdd, Y9, Y8, Y8
+	VPERMPD $0xd8, Y7, Y7
+	VPERMPD $0xd8, Y8, Y8
+	VMOVUPS 192(AX), Y10
+	VMOVUPS 224(AX), Y11
+	VSHUFPS $0x88, Y11, Y10, Y9
+	VSHUFPS $0xdd, Y11, Y10, Y10
+	VPERMPD $0xd8, Y9, Y9
+	VPERMPD $0xd8, Y10, Y10
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded71
 	MOVQ    x+8(FP), BX
-	MOVQ    w+16(FP), SI
+	MOVQ    narrow+24(FP), SI
 
 models70:
 	MOVQ         (BX), R8
-	VCVTSD2SS    (SI), X0, X6
-	VBROADCASTSS X6, Y6
-	VMOVUPS      (R8)(DX*2), Y8
-	VPSLLD       $0x10, Y8, Y7
-	VPAND        Y8, Y1, Y8
-	VFMADD231PS  Y7, Y6, Y4
-	VFMADD231PS  Y8, Y6, Y5
+	VBROADCASTSS (SI), Y11
+	VMOVUPS      (R8)(DX*2), Y13
+	VPSLLD       $0x10, Y13, Y12
+	VPAND        Y13, Y1, Y13
+	VFMADD231PS  Y12, Y11, Y0
+	VFMADD231PS  Y13, Y11, Y2
+	VMOVUPS      32(R8)(DX*2), Y13
+	VPSLLD       $0x10, Y13, Y12
+	VPAND        Y13, Y1, Y13
+	VFMADD231PS  Y12, Y11, Y5
+	VFMADD231PS  Y13, Y11, Y6
+	VMOVUPS      64(R8)(DX*2), Y13
+	VPSLLD       $0x10, Y13, Y12
+	VPAND        Y13, Y1, Y13
+	VFMADD231PS  Y12, Y11, Y7
+	VFMADD231PS  Y13, Y11, Y8
+	VMOVUPS      96(R8)(DX*2), Y13
+	VPSLLD       $0x10, Y13, Y12
+	VPAND        Y13, Y1, Y13
+	VFMADD231PS  Y12, Y11, Y9
+	VFMADD231PS  Y13, Y11, Y10
 	ADDQ         $0x18, BX
-	ADDQ         $0x08, SI
+	ADDQ         $0x04, SI
 	DECQ         DI
 	JNZ          models70
 
 folded71:
-	VUNPCKLPS  Y5, Y4, Y6
-	VUNPCKHPS  Y5, Y4, Y5
-	VPERM2F128 $0x20, Y5, Y6, Y4
-	VPERM2F128 $0x31, Y5, Y6, Y5
-	VMOVUPS    Y4, (AX)
-	VMOVUPS    Y5, 32(AX)
+	VUNPCKLPS  Y2, Y0, Y11
+	VUNPCKHPS  Y2, Y0, Y2
+	VPERM2F128 $0x20, Y2, Y11, Y0
+	VPERM2F128 $0x31, Y2, Y11, Y2
+	VMOVUPS    Y0, (AX)
+	VMOVUPS    Y2, 32(AX)
+	VUNPCKLPS  Y6, Y5, Y0
+	VUNPCKHPS  Y6, Y5, Y5
+	VPERM2F128 $0x20, Y5, Y0, Y2
+	VPERM2F128 $0x31, Y5, Y0, Y0
+	VMOVUPS    Y2, 64(AX)
+	VMOVUPS    Y0, 96(AX)
+	VUNPCKLPS  Y8, Y7, Y0
+	VUNPCKHPS  Y8, Y7, Y5
+	VPERM2F128 $0x20, Y5, Y0, Y2
+	VPERM2F128 $0x31, Y5, Y0, Y0
+	VMOVUPS    Y2, 128(AX)
+	VMOVUPS    Y0, 160(AX)
+	VUNPCKLPS  Y10, Y9, Y0
+	VUNPCKHPS  Y10, Y9, Y5
+	VPERM2F128 $0x20, Y5, Y0, Y2
+	VPERM2F128 $0x31, Y5, Y0, Y0
+	VMOVUPS    Y2, 192(AX)
+	VMOVUPS    Y0, 224(AX)
+	ADDQ       $+256, AX
+	ADDQ       $+64, DX
+	SUBQ       $+64, CX
+	CMPQ       CX, $+64
+	JGE        block68
+
+blocksDone69:
+	CMPQ CX, $+16
+	JLT  blocksDone73
+
+block72:
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y5
+	VSHUFPS $0x88, Y5, Y2, Y0
+	VSHUFPS $0xdd, Y5, Y2, Y2
+	VPERMPD $0xd8, Y0, Y0
+	VPERMPD $0xd8, Y2, Y2
+	MOVQ    models+40(FP), DI
+	TESTQ   DI, DI
+	JZ      folded75
+	MOVQ    x+8(FP), BX
+	MOVQ    narrow+24(FP), SI
+
+models74:
+	MOVQ         (BX), R8
+	VBROADCASTSS (SI), Y5
+	VMOVUPS      (R8)(DX*2), Y7
+	VPSLLD       $0x10, Y7, Y6
+	VPAND        Y7, Y1, Y7
+	VFMADD231PS  Y6, Y5, Y0
+	VFMADD231PS  Y7, Y5, Y2
+	ADDQ         $0x18, BX
+	ADDQ         $0x04, SI
+	DECQ         DI
+	JNZ          models74
+
+folded75:
+	VUNPCKLPS  Y2, Y0, Y5
+	VUNPCKHPS  Y2, Y0, Y2
+	VPERM2F128 $0x20, Y2, Y5, Y0
+	VPERM2F128 $0x31, Y2, Y5, Y2
+	VMOVUPS    Y0, (AX)
+	VMOVUPS    Y2, 32(AX)
 	ADDQ       $+64, AX
 	ADDQ       $+16, DX
 	SUBQ       $+16, CX
 	CMPQ       CX, $+16
-	JGE        block68
+	JGE        block72
 
-blocksDone69:
+blocksDone73:
 	TESTQ      CX, CX
-	JZ         done61
+	JZ         done63
 	LEAQ       -64(AX)(CX*4), AX
-	VUNPCKLPS  Y3, Y2, Y0
-	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y4, Y3, Y0
+	VUNPCKHPS  Y4, Y3, Y2
 	VPERM2F128 $0x20, Y2, Y0, Y1
 	VPERM2F128 $0x31, Y2, Y0, Y0
 	VMOVUPS    Y1, (AX)
 	VMOVUPS    Y0, 32(AX)
 
-done61:
+done63:
 	VZEROUPPER
 	RET
 
-// func weightedSumFloat32NativeAVX2(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
+// func weightedSumFloat32NativeAVX2(dst *byte, x *byte, w *byte, narrow *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·weightedSumFloat32NativeAVX2(SB), NOSPLIT, $0-72
+TEXT ·weightedSumFloat32NativeAVX2(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
@@ -7933,9 +8019,9 @@ TEXT ·weightedSumFloat32NativeAVX2(SB), NOSPLIT, $0-72
 	// 	dst[i] = round(a)
 	// }
 	MOVQ     dst+0(FP), AX
-	MOVQ     acc+24(FP), CX
-	MOVQ     n+32(FP), DX
-	MOVQ     offset+48(FP), BX
+	MOVQ     acc+32(FP), CX
+	MOVQ     n+40(FP), DX
+	MOVQ     offset+56(FP), BX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
 	CMPQ     DX, $+8
@@ -7947,7 +8033,7 @@ TEXT ·weightedSumFloat32NativeAVX2(SB), NOSPLIT, $0-72
 	LEAQ     -8(BX)(DX*1), CX
 	VMOVAPS  Y0, Y1
 	VMOVAPS  Y0, Y2
-	MOVQ     models+40(FP), R8
+	MOVQ     models+48(FP), R8
 	TESTQ    R8, R8
 	JZ       folded7
 	MOVQ     x+8(FP), SI
@@ -7965,11 +8051,11 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale8
 	VDIVPS       Y0, Y1, Y1
 	VDIVPS       Y0, Y2, Y2
@@ -7993,7 +8079,7 @@ few5:
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
 	VMOVAPS Y0, Y4
-	MOVQ    models+40(FP), R8
+	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
 	MOVQ    x+8(FP), SI
@@ -8013,11 +8099,11 @@ models11:
 	JNZ          models11
 
 folded12:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale13
 	VDIVPS       Y0, Y1, Y1
 	VDIVPS       Y0, Y2, Y2
@@ -8051,7 +8137,7 @@ few10:
 	VMOVAPS Y0, Y6
 	VMOVAPS Y0, Y7
 	VMOVAPS Y0, Y8
-	MOVQ    models+40(FP), R8
+	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
 	JZ      folded17
 	MOVQ    x+8(FP), SI
@@ -8075,11 +8161,11 @@ models16:
 	JNZ          models16
 
 folded17:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided19
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale18
 	VDIVPS       Y0, Y1, Y1
 	VDIVPS       Y0, Y2, Y2
@@ -8120,7 +8206,7 @@ many2:
 	LEAQ    -8(DX), SI
 	LEAQ    (CX)(SI*4), DI
 	ADDQ    BX, SI
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh20
 	VMOVUPS (DI), Y1
 	JMP     started21
@@ -8129,7 +8215,7 @@ fresh20:
 	VMOVAPS Y0, Y1
 
 started21:
-	MOVQ  models+40(FP), R9
+	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
 	JZ    folded23
 	MOVQ  x+8(FP), DI
@@ -8146,11 +8232,11 @@ models22:
 	JNZ          models22
 
 folded23:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided25
-	VCVTSD2SS    divisor+56(FP), X0, X2
+	VCVTSD2SS    divisor+64(FP), X0, X2
 	VBROADCASTSS X2, Y2
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale24
 	VDIVPS       Y2, Y1, Y1
 	JMP          divided25
@@ -8166,7 +8252,7 @@ blocks3:
 	JLT  blocksDone27
 
 block26:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh28
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
@@ -8189,7 +8275,7 @@ fresh28:
 	VMOVAPS Y0, Y9
 
 started29:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded31
 	MOVQ  x+8(FP), SI
@@ -8213,11 +8299,11 @@ models30:
 	JNZ          models30
 
 folded31:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided33
-	VCVTSD2SS    divisor+56(FP), X0, X10
+	VCVTSD2SS    divisor+64(FP), X0, X10
 	VBROADCASTSS X10, Y10
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale32
 	VDIVPS       Y10, Y2, Y2
 	VDIVPS       Y10, Y3, Y3
@@ -8240,7 +8326,7 @@ scale32:
 	VMULPS Y10, Y9, Y9
 
 divided33:
-	TESTQ   $0x00000001, flags+64(FP)
+	TESTQ   $0x00000001, flags+72(FP)
 	JNZ     past34
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
@@ -8275,7 +8361,7 @@ blocksDone27:
 	JLT  blocksDone37
 
 block36:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh38
 	VMOVUPS (CX), Y2
 	VMOVUPS 32(CX), Y3
@@ -8286,7 +8372,7 @@ fresh38:
 	VMOVAPS Y0, Y3
 
 started39:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded41
 	MOVQ  x+8(FP), SI
@@ -8304,11 +8390,11 @@ models40:
 	JNZ          models40
 
 folded41:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided43
-	VCVTSD2SS    divisor+56(FP), X0, X4
+	VCVTSD2SS    divisor+64(FP), X0, X4
 	VBROADCASTSS X4, Y4
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale42
 	VDIVPS       Y4, Y2, Y2
 	VDIVPS       Y4, Y3, Y3
@@ -8319,7 +8405,7 @@ scale42:
 	VMULPS Y4, Y3, Y3
 
 divided43:
-	TESTQ   $0x00000001, flags+64(FP)
+	TESTQ   $0x00000001, flags+72(FP)
 	JNZ     past44
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
@@ -8342,7 +8428,7 @@ blocksDone37:
 	JLT  blocksDone47
 
 block46:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh48
 	VMOVUPS (CX), Y2
 	JMP     started49
@@ -8351,7 +8437,7 @@ fresh48:
 	VMOVAPS Y0, Y2
 
 started49:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded51
 	MOVQ  x+8(FP), SI
@@ -8368,11 +8454,11 @@ models50:
 	JNZ          models50
 
 folded51:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided53
-	VCVTSD2SS    divisor+56(FP), X0, X3
+	VCVTSD2SS    divisor+64(FP), X0, X3
 	VBROADCASTSS X3, Y3
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale52
 	VDIVPS       Y3, Y2, Y2
 	JMP          divided53
@@ -8395,7 +8481,7 @@ blocksDone47:
 	VMOVUPS Y1, -32(AX)(DX*4)
 
 done4:
-	TESTQ $0x00000001, flags+64(FP)
+	TESTQ $0x00000001, flags+72(FP)
 	JZ    fenced54
 	SFENCE
 
@@ -8410,7 +8496,7 @@ small1:
 	CMPQ    DX, $0x04
 	JLT     smaller55
 	VMOVAPS Y0, Y1
-	MOVQ    models+40(FP), DI
+	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
 	JZ      folded57
 	MOVQ    x+8(FP), CX
@@ -8430,11 +8516,11 @@ models56:
 	JNZ          models56
 
 folded57:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided59
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale58
 	VDIVPS       Y0, Y1, Y1
 	JMP          divided59
@@ -8452,7 +8538,7 @@ smaller55:
 	CMPQ    DX, $0x02
 	JLT     smaller60
 	VMOVAPS Y0, Y1
-	MOVQ    models+40(FP), DI
+	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
 	JZ      folded62
 	MOVQ    x+8(FP), CX
@@ -8472,11 +8558,11 @@ models61:
 	JNZ          models61
 
 folded62:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided64
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale63
 	VDIVPS       Y0, Y1, Y1
 	JMP          divided64
@@ -8492,7 +8578,7 @@ divided64:
 
 smaller60:
 	VMOVAPS Y0, Y1
-	MOVQ    models+40(FP), DI
+	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
 	JZ      folded67
 	MOVQ    x+8(FP), CX
@@ -8512,11 +8598,11 @@ models66:
 	JNZ          models66
 
 folded67:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided69
-	VCVTSD2SS    divisor+56(FP), X0, X0
+	VCVTSD2SS    divisor+64(FP), X0, X0
 	VBROADCASTSS X0, Y0
-	TESTQ        $0x00000004, flags+64(FP)
+	TESTQ        $0x00000004, flags+72(FP)
 	JNZ          scale68
 	VDIVPS       Y0, Y1, Y1
 	JMP          divided69
@@ -8530,15 +8616,15 @@ divided69:
 	VZEROUPPER
 	RET
 
-// func accumulateFloat32NativeAVX2(acc *byte, x *byte, w *byte, n int, models int, offset int)
+// func accumulateFloat32NativeAVX2(acc *byte, x *byte, w *byte, narrow *byte, n int, models int, offset int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·accumulateFloat32NativeAVX2(SB), NOSPLIT, $0-48
+TEXT ·accumulateFloat32NativeAVX2(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVQ     acc+0(FP), AX
-	MOVQ     n+24(FP), CX
-	MOVQ     offset+40(FP), DX
+	MOVQ     n+32(FP), CX
+	MOVQ     offset+48(FP), DX
 	VPCMPEQD Y0, Y0, Y0
 	VPSLLD   $0x1f, Y0, Y0
 	CMPQ     CX, $+8
@@ -8551,7 +8637,7 @@ TEXT ·accumulateFloat32NativeAVX2(SB), NOSPLIT, $0-48
 	LEAQ    (AX)(BX*4), SI
 	ADDQ    DX, BX
 	VMOVUPS (SI), Y1
-	MOVQ    models+32(FP), R8
+	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded73
 	MOVQ    x+8(FP), SI
@@ -8581,7 +8667,7 @@ block74:
 	VMOVUPS 160(AX), Y7
 	VMOVUPS 192(AX), Y8
 	VMOVUPS 224(AX), Y9
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded77
 	MOVQ    x+8(FP), BX
@@ -8626,7 +8712,7 @@ blocksDone75:
 block78:
 	VMOVUPS (AX), Y2
 	VMOVUPS 32(AX), Y3
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded81
 	MOVQ    x+8(FP), BX
@@ -8658,7 +8744,7 @@ blocksDone79:
 
 block82:
 	VMOVUPS (AX), Y2
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded85
 	MOVQ    x+8(FP), BX
@@ -8692,9 +8778,9 @@ done71:
 	VZEROUPPER
 	RET
 
-// func weightedSumFloat64WiderAVX2(dst *byte, x *byte, w *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
+// func weightedSumFloat64WiderAVX2(dst *byte, x *byte, w *byte, narrow *byte, acc *byte, n int, models int, offset int, divisor float64, flags int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·weightedSumFloat64WiderAVX2(SB), NOSPLIT, $0-72
+TEXT ·weightedSumFloat64WiderAVX2(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
@@ -8702,9 +8788,9 @@ TEXT ·weightedSumFloat64WiderAVX2(SB), NOSPLIT, $0-72
 	// 	dst[i] = round(a)
 	// }
 	MOVQ         dst+0(FP), AX
-	MOVQ         acc+24(FP), CX
-	MOVQ         n+32(FP), DX
-	MOVQ         offset+48(FP), BX
+	MOVQ         acc+32(FP), CX
+	MOVQ         n+40(FP), DX
+	MOVQ         offset+56(FP), BX
 	VPCMPEQD     Y0, Y0, Y0
 	VPSLLQ       $0x3f, Y0, Y0
 	VBROADCASTSD one64<>+0(SB), Y1
@@ -8719,7 +8805,7 @@ TEXT ·weightedSumFloat64WiderAVX2(SB), NOSPLIT, $0-72
 	VXORPS       Y3, Y3, Y3
 	VMOVAPS      Y0, Y0
 	VXORPS       Y4, Y4, Y4
-	MOVQ         models+40(FP), R8
+	MOVQ         models+48(FP), R8
 	TESTQ        R8, R8
 	JZ           folded7
 	MOVQ         x+8(FP), SI
@@ -8758,9 +8844,9 @@ models6:
 	JNZ          models6
 
 folded7:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
-	VBROADCASTSD divisor+56(FP), Y1
+	VBROADCASTSD divisor+64(FP), Y1
 	VDIVPD       Y1, Y2, Y5
 	VMOVAPD      Y5, Y6
 	VFMSUB213PD  Y2, Y1, Y6
@@ -8800,7 +8886,7 @@ few5:
 	VXORPS  Y7, Y7, Y7
 	VMOVAPS Y0, Y0
 	VXORPS  Y8, Y8, Y8
-	MOVQ    models+40(FP), R8
+	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
 	JZ      folded12
 	MOVQ    x+8(FP), SI
@@ -8863,9 +8949,9 @@ models11:
 	JNZ          models11
 
 folded12:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
-	VBROADCASTSD divisor+56(FP), Y1
+	VBROADCASTSD divisor+64(FP), Y1
 	VDIVPD       Y1, Y2, Y9
 	VMOVAPD      Y9, Y10
 	VFMSUB213PD  Y2, Y1, Y10
@@ -8922,7 +9008,7 @@ many2:
 	LEAQ    -4(DX), SI
 	LEAQ    (CX)(SI*8), DI
 	ADDQ    BX, SI
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh15
 	VMOVUPD (DI), Y2
 	VMOVUPD 262144(DI), Y3
@@ -8933,7 +9019,7 @@ fresh15:
 	VXORPS  Y3, Y3, Y3
 
 started16:
-	MOVQ  models+40(FP), R9
+	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
 	JZ    folded18
 	MOVQ  x+8(FP), DI
@@ -8960,9 +9046,9 @@ models17:
 	JNZ          models17
 
 folded18:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided20
-	VBROADCASTSD divisor+56(FP), Y4
+	VBROADCASTSD divisor+64(FP), Y4
 	VDIVPD       Y4, Y2, Y5
 	VMOVAPD      Y5, Y6
 	VFMSUB213PD  Y2, Y4, Y6
@@ -8982,7 +9068,7 @@ blocks3:
 	JLT  blocksDone22
 
 block21:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh23
 	VMOVUPD (CX), Y3
 	VMOVUPD 262144(CX), Y4
@@ -9005,7 +9091,7 @@ fresh23:
 	VXORPS  Y10, Y10, Y10
 
 started24:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded26
 	MOVQ  x+8(FP), SI
@@ -9068,9 +9154,9 @@ models25:
 	JNZ          models25
 
 folded26:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided28
-	VBROADCASTSD divisor+56(FP), Y11
+	VBROADCASTSD divisor+64(FP), Y11
 	VDIVPD       Y11, Y3, Y12
 	VMOVAPD      Y12, Y13
 	VFMSUB213PD  Y3, Y11, Y13
@@ -9113,7 +9199,7 @@ divided28:
 	VSUBPD    Y10, Y9, Y7
 	VCMPPD    $0x03, Y3, Y3, Y3
 	VBLENDVPD Y3, Y9, Y7, Y7
-	TESTQ     $0x00000001, flags+64(FP)
+	TESTQ     $0x00000001, flags+72(FP)
 	JNZ       past29
 	VMOVUPS   Y4, (AX)
 	VMOVUPS   Y6, 32(AX)
@@ -9140,7 +9226,7 @@ blocksDone22:
 	JLT  blocksDone32
 
 block31:
-	CMPQ    acc+24(FP), $0x00
+	CMPQ    acc+32(FP), $0x00
 	JEQ     fresh33
 	VMOVUPD (CX), Y3
 	VMOVUPD 262144(CX), Y4
@@ -9151,7 +9237,7 @@ fresh33:
 	VXORPS  Y4, Y4, Y4
 
 started34:
-	MOVQ  models+40(FP), R8
+	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
 	JZ    folded36
 	MOVQ  x+8(FP), SI
@@ -9178,9 +9264,9 @@ models35:
 	JNZ          models35
 
 folded36:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided38
-	VBROADCASTSD divisor+56(FP), Y5
+	VBROADCASTSD divisor+64(FP), Y5
 	VDIVPD       Y5, Y3, Y6
 	VMOVAPD      Y6, Y7
 	VFMSUB213PD  Y3, Y5, Y7
@@ -9207,7 +9293,7 @@ blocksDone32:
 	VMOVUPS Y2, -32(AX)(DX*8)
 
 done4:
-	TESTQ $0x00000001, flags+64(FP)
+	TESTQ $0x00000001, flags+72(FP)
 	JZ    fenced39
 	SFENCE
 
@@ -9223,7 +9309,7 @@ small1:
 	JLT     smaller40
 	VMOVAPS Y0, Y0
 	VXORPS  Y3, Y3, Y3
-	MOVQ    models+40(FP), DI
+	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
 	JZ      folded42
 	MOVQ    x+8(FP), CX
@@ -9253,9 +9339,9 @@ models41:
 	JNZ          models41
 
 folded42:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided44
-	VBROADCASTSD divisor+56(FP), Y1
+	VBROADCASTSD divisor+64(FP), Y1
 	VDIVPD       Y1, Y0, Y2
 	VMOVAPD      Y2, Y4
 	VFMSUB213PD  Y0, Y1, Y4
@@ -9276,7 +9362,7 @@ divided44:
 smaller40:
 	VMOVAPS Y0, Y0
 	VXORPS  Y3, Y3, Y3
-	MOVQ    models+40(FP), DI
+	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
 	JZ      folded47
 	MOVQ    x+8(FP), CX
@@ -9306,9 +9392,9 @@ models46:
 	JNZ          models46
 
 folded47:
-	TESTQ        $0x00000006, flags+64(FP)
+	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided49
-	VBROADCASTSD divisor+56(FP), Y1
+	VBROADCASTSD divisor+64(FP), Y1
 	VDIVPD       Y1, Y0, Y2
 	VMOVAPD      Y2, Y4
 	VFMSUB213PD  Y0, Y1, Y4
@@ -9326,15 +9412,15 @@ divided49:
 	VZEROUPPER
 	RET
 
-// func accumulateFloat64WiderAVX2(acc *byte, x *byte, w *byte, n int, models int, offset int)
+// func accumulateFloat64WiderAVX2(acc *byte, x *byte, w *byte, narrow *byte, n int, models int, offset int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·accumulateFloat64WiderAVX2(SB), NOSPLIT, $0-48
+TEXT ·accumulateFloat64WiderAVX2(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVQ         acc+0(FP), AX
-	MOVQ         n+24(FP), CX
-	MOVQ         offset+40(FP), DX
+	MOVQ         n+32(FP), CX
+	MOVQ         offset+48(FP), DX
 	VPCMPEQD     Y0, Y0, Y0
 	VPSLLQ       $0x3f, Y0, Y0
 	VBROADCASTSD one64<>+0(SB), Y0
@@ -9349,7 +9435,7 @@ TEXT ·accumulateFloat64WiderAVX2(SB), NOSPLIT, $0-48
 	ADDQ    DX, BX
 	VMOVUPD (SI), Y1
 	VMOVUPD 262144(SI), Y2
-	MOVQ    models+32(FP), R8
+	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
 	JZ      folded53
 	MOVQ    x+8(FP), SI
@@ -9389,7 +9475,7 @@ block54:
 	VMOVUPD 262208(AX), Y8
 	VMOVUPD 96(AX), Y9
 	VMOVUPD 262240(AX), Y10
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded57
 	MOVQ    x+8(FP), BX
@@ -9473,7 +9559,7 @@ blocksDone55:
 block58:
 	VMOVUPD (AX), Y3
 	VMOVUPD 262144(AX), Y4
-	MOVQ    models+32(FP), DI
+	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
 	JZ      folded61
 	MOVQ    x+8(FP), BX

@@ -15,10 +15,10 @@ import (
 // weightedSumAssembly and accumulateAssembly jump to the function with this number.
 
 //go:noescape
-func weightedSumAssembly(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags, number int)
+func weightedSumAssembly(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags, number int)
 
 //go:noescape
-func accumulateAssembly(acc, x, w unsafe.Pointer, n, models, offset, number int)
+func accumulateAssembly(acc, x, w, narrow unsafe.Pointer, n, models, offset, number int)
 
 // number returns the number of the functions for kind on impl.
 func number(kind implementation.Kind, impl implementation.Implementation) int {
@@ -29,37 +29,37 @@ func number(kind implementation.Kind, impl implementation.Implementation) int {
 func leastElements(implementation.Kind, implementation.Implementation) int { return 0 }
 
 //go:noescape
-func weightedSumFloat32NEON(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat32NEON(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat32NEON(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat32NEON(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumFloat64NEON(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat64NEON(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat64NEON(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat64NEON(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumFloat16NEON(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat16NEON(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat16NEON(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat16NEON(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumBFloat16NEON(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumBFloat16NEON(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateBFloat16NEON(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateBFloat16NEON(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumFloat32NativeNEON(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat32NativeNEON(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat32NativeNEON(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat32NativeNEON(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
 //go:noescape
-func weightedSumFloat64WiderNEON(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+func weightedSumFloat64WiderNEON(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
 
 //go:noescape
-func accumulateFloat64WiderNEON(acc, x, w unsafe.Pointer, n, models, offset int)
+func accumulateFloat64WiderNEON(acc, x, w, narrow unsafe.Pointer, n, models, offset int)

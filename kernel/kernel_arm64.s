@@ -4,8 +4,8 @@
 
 #include "textflag.h"
 
-// func weightedSumFloat32NEON(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
-TEXT ·weightedSumFloat32NEON(SB), NOSPLIT, $0-72
+// func weightedSumFloat32NEON(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+TEXT ·weightedSumFloat32NEON(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
@@ -15,12 +15,12 @@ TEXT ·weightedSumFloat32NEON(SB), NOSPLIT, $0-72
 	MOVD  dst+0(FP), R0
 	MOVD  x+8(FP), R1
 	MOVD  w+16(FP), R2
-	MOVD  acc+24(FP), R3
-	MOVD  n+32(FP), R4
-	MOVD  models+40(FP), R5
-	MOVD  offset+48(FP), R6
-	FMOVD divisor+56(FP), F28
-	MOVD  flags+64(FP), R7
+	MOVD  acc+32(FP), R3
+	MOVD  n+40(FP), R4
+	MOVD  models+48(FP), R5
+	MOVD  offset+56(FP), R6
+	FMOVD divisor+64(FP), F28
+	MOVD  flags+72(FP), R7
 	VDUP  V28.D[0], V28.D2
 	MOVD  $0x8000000000000000, R14
 	VDUP  R14, V27.D2
@@ -464,17 +464,17 @@ small1Divided:
 	FMOVS F0, (R0)
 	RET
 
-// func accumulateFloat32NEON(acc, x, w unsafe.Pointer, n, models, offset int)
-TEXT ·accumulateFloat32NEON(SB), NOSPLIT, $0-48
+// func accumulateFloat32NEON(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
+TEXT ·accumulateFloat32NEON(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVD acc+0(FP), R3
 	MOVD x+8(FP), R1
 	MOVD w+16(FP), R2
-	MOVD n+24(FP), R4
-	MOVD models+32(FP), R5
-	MOVD offset+40(FP), R6
+	MOVD n+32(FP), R4
+	MOVD models+40(FP), R5
+	MOVD offset+48(FP), R6
 	LSL  $2, R6
 	CMP  $4, R4
 	BLT  small2
@@ -722,8 +722,8 @@ small1Folded:
 	FMOVD F0, (R3)
 	RET
 
-// func weightedSumFloat64NEON(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
-TEXT ·weightedSumFloat64NEON(SB), NOSPLIT, $0-72
+// func weightedSumFloat64NEON(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+TEXT ·weightedSumFloat64NEON(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
@@ -733,12 +733,12 @@ TEXT ·weightedSumFloat64NEON(SB), NOSPLIT, $0-72
 	MOVD  dst+0(FP), R0
 	MOVD  x+8(FP), R1
 	MOVD  w+16(FP), R2
-	MOVD  acc+24(FP), R3
-	MOVD  n+32(FP), R4
-	MOVD  models+40(FP), R5
-	MOVD  offset+48(FP), R6
-	FMOVD divisor+56(FP), F28
-	MOVD  flags+64(FP), R7
+	MOVD  acc+32(FP), R3
+	MOVD  n+40(FP), R4
+	MOVD  models+48(FP), R5
+	MOVD  offset+56(FP), R6
+	FMOVD divisor+64(FP), F28
+	MOVD  flags+72(FP), R7
 	VDUP  V28.D[0], V28.D2
 	MOVD  $0x8000000000000000, R14
 	VDUP  R14, V27.D2
@@ -1083,17 +1083,17 @@ small1Divided:
 	FMOVD F0, (R0)
 	RET
 
-// func accumulateFloat64NEON(acc, x, w unsafe.Pointer, n, models, offset int)
-TEXT ·accumulateFloat64NEON(SB), NOSPLIT, $0-48
+// func accumulateFloat64NEON(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
+TEXT ·accumulateFloat64NEON(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVD acc+0(FP), R3
 	MOVD x+8(FP), R1
 	MOVD w+16(FP), R2
-	MOVD n+24(FP), R4
-	MOVD models+32(FP), R5
-	MOVD offset+40(FP), R6
+	MOVD n+32(FP), R4
+	MOVD models+40(FP), R5
+	MOVD offset+48(FP), R6
 	LSL  $3, R6
 	CMP  $2, R4
 	BLT  small1
@@ -1284,23 +1284,37 @@ small1Folded:
 	FMOVD F0, (R3)
 	RET
 
-// func weightedSumFloat16NEON(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
-TEXT ·weightedSumFloat16NEON(SB), NOSPLIT, $0-72
+// func weightedSumFloat16NEON(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+TEXT ·weightedSumFloat16NEON(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
-	MOVD   dst+0(FP), R0
-	MOVD   x+8(FP), R1
-	MOVD   w+16(FP), R2
-	MOVD   acc+24(FP), R3
-	MOVD   n+32(FP), R4
-	MOVD   models+40(FP), R5
-	MOVD   offset+48(FP), R6
-	FMOVD  divisor+56(FP), F28
-	MOVD   flags+64(FP), R7
+	MOVD  dst+0(FP), R0
+	MOVD  x+8(FP), R1
+	MOVD  w+16(FP), R2
+	MOVD  acc+32(FP), R3
+	MOVD  n+40(FP), R4
+	MOVD  models+48(FP), R5
+	MOVD  offset+56(FP), R6
+	FMOVD divisor+64(FP), F28
+	MOVD  flags+72(FP), R7
+	CBZ   R5, narrowed
+	MOVD  R2, R9
+	MOVD  narrow+24(FP), R2
+	MOVD  R2, R8
+	MOVD  R5, R10
+
+narrow:
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
+	FMOVS.P F24, 4(R8)
+	SUB     $1, R10
+	CBNZ    R10, narrow
+
+narrowed:
 	FCVTDS F28, F28
 	VDUP   V28.S[0], V28.S4
 	MOVD   $0x80000000, R14
@@ -1332,8 +1346,7 @@ lastStarted:
 lastModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4e217a11     // fcvtl2 v17.4s, v16.8h
@@ -1403,8 +1416,7 @@ blockStarted:
 blockModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -1547,8 +1559,7 @@ fewStarted:
 fewModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	WORD    $0x4e217a12       // fcvtl2 v18.4s, v16.8h
@@ -1612,8 +1623,7 @@ vectorStarted:
 vectorModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4e217a11       // fcvtl2 v17.4s, v16.8h
@@ -1677,8 +1687,7 @@ small4Started:
 small4Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVD   (R11), F16
@@ -1732,8 +1741,7 @@ small2Started:
 small2Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVS   (R11), F16
@@ -1778,8 +1786,7 @@ small1Started:
 small1Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	MOVHU   (R11), R12
 	FMOVS   R12, F16
@@ -1802,20 +1809,34 @@ small1Divided:
 	VST1 V0.H[0], (R0)
 	RET
 
-// func accumulateFloat16NEON(acc, x, w unsafe.Pointer, n, models, offset int)
-TEXT ·accumulateFloat16NEON(SB), NOSPLIT, $0-48
+// func accumulateFloat16NEON(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
+TEXT ·accumulateFloat16NEON(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVD acc+0(FP), R3
 	MOVD x+8(FP), R1
 	MOVD w+16(FP), R2
-	MOVD n+24(FP), R4
-	MOVD models+32(FP), R5
-	MOVD offset+40(FP), R6
-	LSL  $1, R6
-	CMP  $8, R4
-	BLT  small4
+	MOVD n+32(FP), R4
+	MOVD models+40(FP), R5
+	MOVD offset+48(FP), R6
+	CBZ  R5, narrowed
+	MOVD R2, R9
+	MOVD narrow+24(FP), R2
+	MOVD R2, R8
+	MOVD R5, R10
+
+narrow:
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
+	FMOVS.P F24, 4(R8)
+	SUB     $1, R10
+	CBNZ    R10, narrow
+
+narrowed:
+	LSL $1, R6
+	CMP $8, R4
+	BLT small4
 
 	// The overlapped last vector, before anything is stored.
 	TST   $7, R4
@@ -1832,8 +1853,7 @@ TEXT ·accumulateFloat16NEON(SB), NOSPLIT, $0-48
 lastModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4e217a11     // fcvtl2 v17.4s, v16.8h
@@ -1868,8 +1888,7 @@ block:
 blockModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -1940,8 +1959,7 @@ few:
 fewModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	WORD    $0x4e217a12       // fcvtl2 v18.4s, v16.8h
@@ -1978,8 +1996,7 @@ vector:
 vectorModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4e217a11       // fcvtl2 v17.4s, v16.8h
@@ -2022,8 +2039,7 @@ small4:
 small4Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVD   (R11), F16
@@ -2057,8 +2073,7 @@ small2:
 small2Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVS   (R11), F16
@@ -2086,8 +2101,7 @@ small1:
 small1Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	MOVHU   (R11), R12
 	FMOVS   R12, F16
@@ -2100,23 +2114,37 @@ small1Folded:
 	FMOVS F0, (R3)
 	RET
 
-// func weightedSumBFloat16NEON(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
-TEXT ·weightedSumBFloat16NEON(SB), NOSPLIT, $0-72
+// func weightedSumBFloat16NEON(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+TEXT ·weightedSumBFloat16NEON(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
-	MOVD   dst+0(FP), R0
-	MOVD   x+8(FP), R1
-	MOVD   w+16(FP), R2
-	MOVD   acc+24(FP), R3
-	MOVD   n+32(FP), R4
-	MOVD   models+40(FP), R5
-	MOVD   offset+48(FP), R6
-	FMOVD  divisor+56(FP), F28
-	MOVD   flags+64(FP), R7
+	MOVD  dst+0(FP), R0
+	MOVD  x+8(FP), R1
+	MOVD  w+16(FP), R2
+	MOVD  acc+32(FP), R3
+	MOVD  n+40(FP), R4
+	MOVD  models+48(FP), R5
+	MOVD  offset+56(FP), R6
+	FMOVD divisor+64(FP), F28
+	MOVD  flags+72(FP), R7
+	CBZ   R5, narrowed
+	MOVD  R2, R9
+	MOVD  narrow+24(FP), R2
+	MOVD  R2, R8
+	MOVD  R5, R10
+
+narrow:
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
+	FMOVS.P F24, 4(R8)
+	SUB     $1, R10
+	CBNZ    R10, narrow
+
+narrowed:
 	FCVTDS F28, F28
 	VDUP   V28.S[0], V28.S4
 	MOVD   $0x80000000, R14
@@ -2154,8 +2182,7 @@ lastStarted:
 lastModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
 	VZIP2   V16.H8, V29.H8, V17.H8
@@ -2236,8 +2263,7 @@ blockStarted:
 blockModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -2468,8 +2494,7 @@ fewStarted:
 fewModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	VZIP2   V16.H8, V29.H8, V18.H8
@@ -2555,8 +2580,7 @@ vectorStarted:
 vectorModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
 	VZIP2   V16.H8, V29.H8, V17.H8
@@ -2631,8 +2655,7 @@ small4Started:
 small4Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVD   (R11), F16
@@ -2697,8 +2720,7 @@ small2Started:
 small2Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVS   (R11), F16
@@ -2749,8 +2771,7 @@ small1Started:
 small1Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	MOVHU   (R11), R12
 	FMOVS   R12, F16
@@ -2779,17 +2800,31 @@ small1Divided:
 	VST1  V0.H[0], (R0)
 	RET
 
-// func accumulateBFloat16NEON(acc, x, w unsafe.Pointer, n, models, offset int)
-TEXT ·accumulateBFloat16NEON(SB), NOSPLIT, $0-48
+// func accumulateBFloat16NEON(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
+TEXT ·accumulateBFloat16NEON(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVD acc+0(FP), R3
 	MOVD x+8(FP), R1
 	MOVD w+16(FP), R2
-	MOVD n+24(FP), R4
-	MOVD models+32(FP), R5
-	MOVD offset+40(FP), R6
+	MOVD n+32(FP), R4
+	MOVD models+40(FP), R5
+	MOVD offset+48(FP), R6
+	CBZ  R5, narrowed
+	MOVD R2, R9
+	MOVD narrow+24(FP), R2
+	MOVD R2, R8
+	MOVD R5, R10
+
+narrow:
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
+	FMOVS.P F24, 4(R8)
+	SUB     $1, R10
+	CBNZ    R10, narrow
+
+narrowed:
 	LSL  $1, R6
 	MOVD $0x00000000, R14
 	VDUP R14, V29.S4
@@ -2815,8 +2850,7 @@ TEXT ·accumulateBFloat16NEON(SB), NOSPLIT, $0-48
 lastModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
 	VZIP2   V16.H8, V29.H8, V17.H8
@@ -2851,8 +2885,7 @@ block:
 blockModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -2923,8 +2956,7 @@ few:
 fewModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	VZIP2   V16.H8, V29.H8, V18.H8
@@ -2961,8 +2993,7 @@ vector:
 vectorModels:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
 	VZIP2   V16.H8, V29.H8, V17.H8
@@ -3005,8 +3036,7 @@ small4:
 small4Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVD   (R11), F16
@@ -3040,8 +3070,7 @@ small2:
 small2Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<1, R11, R12
 	FMOVS   (R11), F16
@@ -3069,8 +3098,7 @@ small1:
 small1Models:
 	// a = fma(w, widen(x), a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	MOVHU   (R11), R12
 	FMOVS   R12, F16
@@ -3083,23 +3111,37 @@ small1Folded:
 	FMOVS F0, (R3)
 	RET
 
-// func weightedSumFloat32NativeNEON(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
-TEXT ·weightedSumFloat32NativeNEON(SB), NOSPLIT, $0-72
+// func weightedSumFloat32NativeNEON(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+TEXT ·weightedSumFloat32NativeNEON(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	a := −0 or, if acc != nil, acc[i]
 	// 	for k := range models { a = fma(w[k], x[k][offset+i], a) }
 	// 	if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 	// 	dst[i] = round(a)
 	// }
-	MOVD   dst+0(FP), R0
-	MOVD   x+8(FP), R1
-	MOVD   w+16(FP), R2
-	MOVD   acc+24(FP), R3
-	MOVD   n+32(FP), R4
-	MOVD   models+40(FP), R5
-	MOVD   offset+48(FP), R6
-	FMOVD  divisor+56(FP), F28
-	MOVD   flags+64(FP), R7
+	MOVD  dst+0(FP), R0
+	MOVD  x+8(FP), R1
+	MOVD  w+16(FP), R2
+	MOVD  acc+32(FP), R3
+	MOVD  n+40(FP), R4
+	MOVD  models+48(FP), R5
+	MOVD  offset+56(FP), R6
+	FMOVD divisor+64(FP), F28
+	MOVD  flags+72(FP), R7
+	CBZ   R5, narrowed
+	MOVD  R2, R9
+	MOVD  narrow+24(FP), R2
+	MOVD  R2, R8
+	MOVD  R5, R10
+
+narrow:
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
+	FMOVS.P F24, 4(R8)
+	SUB     $1, R10
+	CBNZ    R10, narrow
+
+narrowed:
 	FCVTDS F28, F28
 	VDUP   V28.S[0], V28.S4
 	MOVD   $0x80000000, R14
@@ -3130,8 +3172,7 @@ lastStarted:
 lastModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4f981200     // fmla v0.4s, v16.4s, v24.s[0]
@@ -3194,8 +3235,7 @@ blockStarted:
 blockModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -3318,8 +3358,7 @@ fewStarted:
 fewModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -3376,8 +3415,7 @@ vectorStarted:
 vectorModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
@@ -3433,8 +3471,7 @@ small2Started:
 small2Models:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<2, R11, R12
 	FMOVD   (R11), F16
@@ -3477,8 +3514,7 @@ small1Started:
 small1Models:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVS   (R11), F16
 	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
@@ -3498,20 +3534,34 @@ small1Divided:
 	FMOVS F0, (R0)
 	RET
 
-// func accumulateFloat32NativeNEON(acc, x, w unsafe.Pointer, n, models, offset int)
-TEXT ·accumulateFloat32NativeNEON(SB), NOSPLIT, $0-48
+// func accumulateFloat32NativeNEON(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
+TEXT ·accumulateFloat32NativeNEON(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }
 	// }
 	MOVD acc+0(FP), R3
 	MOVD x+8(FP), R1
 	MOVD w+16(FP), R2
-	MOVD n+24(FP), R4
-	MOVD models+32(FP), R5
-	MOVD offset+40(FP), R6
-	LSL  $2, R6
-	CMP  $4, R4
-	BLT  small2
+	MOVD n+32(FP), R4
+	MOVD models+40(FP), R5
+	MOVD offset+48(FP), R6
+	CBZ  R5, narrowed
+	MOVD R2, R9
+	MOVD narrow+24(FP), R2
+	MOVD R2, R8
+	MOVD R5, R10
+
+narrow:
+	FMOVD.P 8(R9), F24
+	FCVTDS  F24, F24
+	FMOVS.P F24, 4(R8)
+	SUB     $1, R10
+	CBNZ    R10, narrow
+
+narrowed:
+	LSL $2, R6
+	CMP $4, R4
+	BLT small2
 
 	// The overlapped last vector, before anything is stored.
 	TST   $3, R4
@@ -3528,8 +3578,7 @@ TEXT ·accumulateFloat32NativeNEON(SB), NOSPLIT, $0-48
 lastModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R14, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4f981200     // fmla v0.4s, v16.4s, v24.s[0]
@@ -3560,8 +3609,7 @@ block:
 blockModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -3620,8 +3668,7 @@ few:
 fewModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FLDPQ   (R11), (F16, F17)
 	FLDPQ   32(R11), (F18, F19)
@@ -3655,8 +3702,7 @@ vector:
 vectorModels:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVQ   (R11), F16
 	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
@@ -3696,8 +3742,7 @@ small2:
 small2Models:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	ADD     R13<<2, R11, R12
 	FMOVD   (R11), F16
@@ -3724,8 +3769,7 @@ small1:
 small1Models:
 	// a = fma(w, x, a)
 	MOVD.P  24(R8), R11
-	FMOVD.P 8(R9), F24
-	FCVTDS  F24, F24
+	FMOVS.P 4(R9), F24
 	ADD     R6, R11
 	FMOVS   (R11), F16
 	WORD    $0x4f981200       // fmla v0.4s, v16.4s, v24.s[0]
@@ -3736,8 +3780,8 @@ small1Folded:
 	FMOVS F0, (R3)
 	RET
 
-// func weightedSumFloat64WiderNEON(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
-TEXT ·weightedSumFloat64WiderNEON(SB), NOSPLIT, $0-72
+// func weightedSumFloat64WiderNEON(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+TEXT ·weightedSumFloat64WiderNEON(SB), NOSPLIT, $0-80
 	// for i := range n {
 	// 	h, c := −0, 0 or, if acc != nil, acc[i], compensation[i]
 	// 	for k := range models { h, c = h + w[k]·x[k][offset+i], c − the error of the new h }
@@ -3747,12 +3791,12 @@ TEXT ·weightedSumFloat64WiderNEON(SB), NOSPLIT, $0-72
 	MOVD  dst+0(FP), R0
 	MOVD  x+8(FP), R1
 	MOVD  w+16(FP), R2
-	MOVD  acc+24(FP), R3
-	MOVD  n+32(FP), R4
-	MOVD  models+40(FP), R5
-	MOVD  offset+48(FP), R6
-	FMOVD divisor+56(FP), F28
-	MOVD  flags+64(FP), R7
+	MOVD  acc+32(FP), R3
+	MOVD  n+40(FP), R4
+	MOVD  models+48(FP), R5
+	MOVD  offset+56(FP), R6
+	FMOVD divisor+64(FP), F28
+	MOVD  flags+72(FP), R7
 	VDUP  V28.D[0], V28.D2
 	MOVD  $0x8000000000000000, R14
 	VDUP  R14, V27.D2
@@ -4092,17 +4136,17 @@ small1Divided:
 	FMOVD  F0, (R0)
 	RET
 
-// func accumulateFloat64WiderNEON(acc, x, w unsafe.Pointer, n, models, offset int)
-TEXT ·accumulateFloat64WiderNEON(SB), NOSPLIT, $0-48
+// func accumulateFloat64WiderNEON(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
+TEXT ·accumulateFloat64WiderNEON(SB), NOSPLIT, $0-56
 	// for i := range n {
 	// 	for k := range models { acc[i], compensation[i] = acc[i] + w[k]·x[k][offset+i], compensation[i] − the error of the new acc[i] }
 	// }
 	MOVD acc+0(FP), R3
 	MOVD x+8(FP), R1
 	MOVD w+16(FP), R2
-	MOVD n+24(FP), R4
-	MOVD models+32(FP), R5
-	MOVD offset+40(FP), R6
+	MOVD n+32(FP), R4
+	MOVD models+40(FP), R5
+	MOVD offset+48(FP), R6
 	LSL  $3, R6
 	CMP  $2, R4
 	BLT  small1

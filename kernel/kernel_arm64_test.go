@@ -20,8 +20,8 @@ type neonKind struct {
 	name                  string
 	size, accumulatorSize int
 	pair                  bool
-	weightedSum           func(dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
-	accumulate            func(acc, x, w unsafe.Pointer, n, models, offset int)
+	weightedSum           func(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)
+	accumulate            func(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 	decode                func(bits uint64) float64
 	encode                func(value float64) uint64 // rounds to nearest even
 }
@@ -267,6 +267,7 @@ type neonCase struct {
 		length, space int
 	}
 	weights       unsafe.Pointer
+	narrow        unsafe.Pointer // room for them in float32
 	weightValues  [neonModels]float64
 	accumulators  [neonElements]neonSum
 	divisor       float64
@@ -328,7 +329,7 @@ func newNEONCase(k *neonKind, r *rand.Rand) *neonCase {
 		}
 		c.models = append(c.models, model)
 	}
-	c.weights = neonBuffer(neonModels * 8)
+	c.weights, c.narrow = neonBuffer(neonModels*8), neonBuffer(neonModels*4)
 	for j := range neonModels {
 		value := r.Float64()
 		switch r.IntN(6) {
@@ -457,7 +458,7 @@ func TestNEONWeightedSum(t *testing.T) {
 						a = unsafe.Add(acc, models%3*c.accumulatorSize)
 						c.putAccumulators(a, offset, n)
 					}
-					c.weightedSum(dst, c.x(models), c.w(models), a, n, models, offset, c.divisor, flags)
+					c.weightedSum(dst, c.x(models), c.w(models), c.narrow, a, n, models, offset, c.divisor, flags)
 					want := &c.sums[start][models]
 					if flags&divide != 0 {
 						want = &c.divided[start][models]
@@ -499,7 +500,7 @@ func TestNEONAccumulate(t *testing.T) {
 					fillNEONCanary(unsafe.Add(halves[h], -neonGuard), neonGuard+bytes+neonGuard)
 				}
 				c.putAccumulators(acc, offset, n)
-				c.accumulate(acc, c.x(models), c.w(models), n, models, offset)
+				c.accumulate(acc, c.x(models), c.w(models), c.narrow, n, models, offset)
 				for i := range n {
 					want := c.folded[1][models][offset+i]
 					for h, value := range []float64{want.sum, want.compensation}[:len(halves)] {
@@ -536,7 +537,7 @@ func TestNEONAlias(t *testing.T) {
 				for i := range saved {
 					saved[i] = neonGet(model, c.size, i)
 				}
-				c.weightedSum(unsafe.Add(model, offset*c.size), c.x(models), c.weights, nil, n, models, offset, 1, 0)
+				c.weightedSum(unsafe.Add(model, offset*c.size), c.x(models), c.weights, c.narrow, nil, n, models, offset, 1, 0)
 				for i := range saved {
 					want := saved[i]
 					if i >= offset && i < offset+n {
@@ -561,7 +562,7 @@ func TestNEONRoundsInPlace(t *testing.T) {
 		acc := neonBuffer(2 * widerStride)
 		for n := range 201 {
 			c.putAccumulators(acc, 0, n)
-			c.weightedSum(acc, nil, nil, acc, n, 0, 0, c.divisor, divide)
+			c.weightedSum(acc, nil, nil, nil, acc, n, 0, 0, c.divisor, divide)
 			for i := range n {
 				if got, want := neonGet(acc, c.size, i), c.divided[1][0][i]; !neonSame(got, want, c.decode) {
 					t.Fatalf("n=%d: dst[%d] = %#x, want %#x", n, i, got, want)
@@ -586,7 +587,7 @@ func TestNEONEvery16BitPattern(t *testing.T) {
 			}
 		}
 		one := float64(1)
-		k.weightedSum(unsafe.Pointer(&dst[0]), unsafe.Pointer(&x), unsafe.Pointer(&one), nil, len(x), 1, 0, 1, 0)
+		k.weightedSum(unsafe.Pointer(&dst[0]), unsafe.Pointer(&x), unsafe.Pointer(&one), unsafe.Pointer(new(float32)), nil, len(x), 1, 0, 1, 0)
 		for i, got := range dst {
 			if !neonSame(uint64(got), uint64(i), k.decode) {
 				t.Errorf("%s: 1·%#04x = %#04x", k.name, i, got)
@@ -610,7 +611,7 @@ func TestNEONKeepsNaN(t *testing.T) {
 				for i := range n {
 					neonPut(acc, k.accumulatorSize, i, patterns[(start+i)%len(patterns)])
 				}
-				k.weightedSum(dst, nil, nil, acc, n, 0, 0, 1, 0)
+				k.weightedSum(dst, nil, nil, nil, acc, n, 0, 0, 1, 0)
 				for i := range n {
 					if got := neonGet(dst, k.size, i); !math.IsNaN(k.decode(got)) {
 						t.Fatalf("%s: n=%d: accumulator %d is a NaN, %#x, and is rounded to %#x",

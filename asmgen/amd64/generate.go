@@ -32,7 +32,6 @@ const (
 	flagScale   = 4
 	widerStride = 256 << 10 // bytes from a tile's sums to their compensations
 	sliceHeader = 24        // bytes from one model's slice header to the next
-	weightSize  = 8         // bytes of a weight, a float64
 )
 
 // Generate returns the text of kernel_amd64.s.
@@ -86,6 +85,7 @@ type generator struct {
 	dst, acc, n, index reg.Register // index: of the next element of every model
 	negativeZero       reg.VecVirtual
 	constants          map[string]reg.VecVirtual // that a kind keeps in registers
+	narrowed           bool                      // the weights are those in narrow
 }
 
 // An accumulator is the registers that hold one vector of accumulators: one, or the two halves of a pair.
@@ -173,6 +173,34 @@ func (g *generator) broadcast(m Mem, v reg.VecVirtual) {
 	g.VBROADCASTSS(v.AsX(), v)
 }
 
+// narrowWeights is, for elements of 16 bits:
+//
+//	for k := range models { narrow[k] = float32(w[k]) }
+//
+// From then on the weights are read from narrow. To round one for each block takes time of the units that calculate, of
+// which their conversions leave none. Native float32 waits for its loads.
+func (g *generator) narrowWeights() {
+	g.narrowed = g.elementSize() == 2
+	if !g.narrowed {
+		return
+	}
+	loop, done := g.label("narrow"), g.label("narrowed")
+	w, narrow, k, v := g.GP64(), g.GP64(), g.GP64(), g.XMM()
+	g.MOVQ(g.param("models"), k)
+	g.TESTQ(k, k)
+	g.JZ(LabelRef(done))
+	g.MOVQ(g.param("w"), w)
+	g.MOVQ(g.param("narrow"), narrow)
+	g.Label(loop)
+	g.VCVTSD2SS(Mem{Base: w}, g.negativeZero.AsX(), v)
+	g.VMOVSS(v, Mem{Base: narrow})
+	g.ADDQ(Imm(8), w)
+	g.ADDQ(Imm(4), narrow)
+	g.DECQ(k)
+	g.JNZ(LabelRef(loop))
+	g.Label(done)
+}
+
 // start sets accumulators to acc[i…] if there are any to continue from, else to −0.
 func (g *generator) start(as []accumulator, acc reg.Register) {
 	fresh, done := g.label("fresh"), g.label("started")
@@ -217,14 +245,24 @@ func (g *generator) foldModels(fold func(x reg.Register, weight reg.VecVirtual))
 	g.TESTQ(k, k)
 	g.JZ(LabelRef(done))
 	g.MOVQ(g.param("x"), header)
-	g.MOVQ(g.param("w"), w)
+	size := 8
+	if g.narrowed {
+		g.MOVQ(g.param("narrow"), w)
+		size = 4
+	} else {
+		g.MOVQ(g.param("w"), w)
+	}
 	g.Label(loop)
 	g.MOVQ(Mem{Base: header}, x)
 	weight := g.vec()
-	g.broadcast(Mem{Base: w}, weight)
+	if g.narrowed {
+		g.VBROADCASTSS(Mem{Base: w}, weight)
+	} else {
+		g.broadcast(Mem{Base: w}, weight)
+	}
 	fold(x, weight)
 	g.ADDQ(Imm(sliceHeader), header)
-	g.ADDQ(Imm(weightSize), w)
+	g.ADDQ(Imm(uint64(size)), w)
 	g.DECQ(k)
 	g.JNZ(LabelRef(loop))
 	g.Label(done)
@@ -353,7 +391,7 @@ func (g *generator) weightedSum() {
 	name := "weightedSum" + g.name + g.isa.name
 	g.Function(name)
 	g.Attributes(attr.NOSPLIT)
-	g.SignatureExpr("func(dst, x, w, acc *byte, n, models, offset int, divisor float64, flags int)")
+	g.SignatureExpr("func(dst, x, w, narrow, acc *byte, n, models, offset int, divisor float64, flags int)")
 	g.Comment(
 		"for i := range n {",
 		"	a := −0 or, if acc != nil, acc[i]",
@@ -380,6 +418,7 @@ func (g *generator) weightedSum() {
 	g.fewVectors(many)
 
 	g.Label(many)
+	g.narrowWeights()
 	g.Comment("The overlapped last vector, before anything is stored.")
 	last := g.vec()
 	g.TESTQ(U32(uint32(lanes-1)), g.n)
@@ -427,6 +466,7 @@ func (g *generator) weightedSum() {
 	}
 	g.TESTQ(g.n, g.n)
 	g.JZ(LabelRef(done))
+	g.narrowed = false
 	g.smallPieces()
 }
 
@@ -594,7 +634,7 @@ func (g *generator) accumulate() {
 	name := "accumulate" + g.name + g.isa.name
 	g.Function(name)
 	g.Attributes(attr.NOSPLIT)
-	g.SignatureExpr("func(acc, x, w *byte, n, models, offset int)")
+	g.SignatureExpr("func(acc, x, w, narrow *byte, n, models, offset int)")
 	g.Comment(
 		"for i := range n {",
 		"	for k := range models { acc[i] = fma(w[k], x[k][offset+i], acc[i]) }",
@@ -608,6 +648,7 @@ func (g *generator) accumulate() {
 	blocks, done := g.label("blocks"), g.label("done")
 	g.CMPQ(g.n, I32(int32(lanes)))
 	g.JLT(LabelRef(done))
+	g.narrowWeights()
 
 	g.Comment("The overlapped last vector, before anything is stored.")
 	last := g.accumulators(1)

@@ -21,8 +21,8 @@ type function struct {
 }
 
 var functions = []function{
-	{"weightedSum", "dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags, number int", 72},
-	{"accumulate", "acc, x, w unsafe.Pointer, n, models, offset, number int", 48},
+	{"weightedSum", "dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags, number int", 80},
+	{"accumulate", "acc, x, w, narrow unsafe.Pointer, n, models, offset, number int", 56},
 }
 
 // AMD64 returns the text of dispatch_amd64.s.

@@ -122,16 +122,17 @@ func weightedSum(g *generator) {
 		}
 	}
 	g.function("weightedSum"+g.name+"NEON",
-		"dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int", 72, doc...)
+		"dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int", 80, doc...)
 	g.op("MOVD", "dst+0(FP), R%d", dst)
 	g.op("MOVD", "x+8(FP), R%d", x)
 	g.op("MOVD", "w+16(FP), R%d", w)
-	g.op("MOVD", "acc+24(FP), R%d", acc)
-	g.op("MOVD", "n+32(FP), R%d", n)
-	g.op("MOVD", "models+40(FP), R%d", models)
-	g.op("MOVD", "offset+48(FP), R%d", index)
-	g.op("FMOVD", "divisor+56(FP), F%d", divisor)
-	g.op("MOVD", "flags+64(FP), R%d", flags)
+	g.op("MOVD", "acc+32(FP), R%d", acc)
+	g.op("MOVD", "n+40(FP), R%d", n)
+	g.op("MOVD", "models+48(FP), R%d", models)
+	g.op("MOVD", "offset+56(FP), R%d", index)
+	g.op("FMOVD", "divisor+64(FP), F%d", divisor)
+	g.op("MOVD", "flags+72(FP), R%d", flags)
+	g.narrowWeights()
 	if g.accumulator == 4 {
 		g.op("FCVTDS", "F%d, F%[1]d", divisor)
 		g.op("VDUP", "V%d.S[0], V%[1]d.S4", divisor)
@@ -156,14 +157,15 @@ func accumulate(g *generator) {
 	if g.pair {
 		fold = "acc[i], compensation[i] = acc[i] + w[k]·x[k][offset+i], compensation[i] − the error of the new acc[i]"
 	}
-	g.function("accumulate"+g.name+"NEON", "acc, x, w unsafe.Pointer, n, models, offset int", 48,
+	g.function("accumulate"+g.name+"NEON", "acc, x, w, narrow unsafe.Pointer, n, models, offset int", 56,
 		"for i := range n {", "	for k := range models { "+fold+" }", "}")
 	g.op("MOVD", "acc+0(FP), R%d", acc)
 	g.op("MOVD", "x+8(FP), R%d", x)
 	g.op("MOVD", "w+16(FP), R%d", w)
-	g.op("MOVD", "n+24(FP), R%d", n)
-	g.op("MOVD", "models+32(FP), R%d", models)
-	g.op("MOVD", "offset+40(FP), R%d", index)
+	g.op("MOVD", "n+32(FP), R%d", n)
+	g.op("MOVD", "models+40(FP), R%d", models)
+	g.op("MOVD", "offset+48(FP), R%d", index)
+	g.narrowWeights()
 	g.body(func(p part) {
 		g.moveAccumulators(load, p)
 		g.foldModels(p)
@@ -173,6 +175,29 @@ func accumulate(g *generator) {
 			g.op("ADD", "$%d, R%d", p.vectors*g.lanes()*g.accumulator, acc)
 		}
 	})
+}
+
+// narrowWeights is, where accumulators are float32:
+//
+//	for k := range models { narrow[k] = float32(w[k]) }
+//
+// From then on w points to narrow: to round a weight takes a unit that calculates.
+func (g *generator) narrowWeights() {
+	if g.accumulator == 8 {
+		return
+	}
+	g.op("CBZ", "R%d, narrowed", models)
+	g.op("MOVD", "R%d, R%d", w, nextWeight)
+	g.op("MOVD", "narrow+24(FP), R%d", w)
+	g.op("MOVD", "R%d, R%d", w, nextHeader)
+	g.op("MOVD", "R%d, R%d", models, modelsLeft)
+	g.label("narrow")
+	g.op("FMOVD.P", "8(R%d), F%d", nextWeight, weight)
+	g.op("FCVTDS", "F%d, F%[1]d", weight)
+	g.op("FMOVS.P", "F%d, 4(R%d)", weight, nextHeader)
+	g.op("SUB", "$1, R%d", modelsLeft)
+	g.op("CBNZ", "R%d, narrow", modelsLeft)
+	g.label("narrowed")
 }
 
 // body writes what follows the parameters. compute leaves the results of a part in the registers of its accumulators;
@@ -277,9 +302,10 @@ func (g *generator) foldModels(p part) {
 	g.comment(g.foldDoc()...)
 	g.op("MOVD.P", "%d(R%d), R%d", sliceHeader, nextHeader, first)
 	// The weight stays in the first lane: to copy it to all would take a unit that calculates.
-	g.op("FMOVD.P", "8(R%d), F%d", nextWeight, weight)
 	if g.accumulator == 4 {
-		g.op("FCVTDS", "F%d, F%d", weight, weight)
+		g.op("FMOVS.P", "4(R%d), F%d", nextWeight, weight)
+	} else {
+		g.op("FMOVD.P", "8(R%d), F%d", nextWeight, weight)
 	}
 	g.op("ADD", "R%d, R%d", p.index, first)
 	if g.pair {
