@@ -37,6 +37,12 @@ type Config struct {
 // several times its length in memory while it is read.
 const headerRoom = 64 << 10
 
+// mostSamples is up to where every whole number is a float64, as weights are.
+const mostSamples = 1 << 53
+
+// temporary is what the names of files begin with that nobody needs when the server has ended.
+const temporary = ".federated-"
+
 // NewServer returns a server that goes on with what is in the directory: after the last round that has a mean, and with
 // the sums that a server which was closed has saved. Without both it begins with round 1.
 func NewServer(c Config) (*Server, error) {
@@ -49,8 +55,10 @@ func NewServer(c Config) (*Server, error) {
 		return nil, fmt.Errorf("uploads: got %d, want at least 1", c.Uploads)
 	case c.Timeout <= 0:
 		return nil, fmt.Errorf("timeout: got %v, want more than 0", c.Timeout)
-	case c.MaxSamples < 1 || c.MaxSamples > math.MaxInt64/int64(c.Quorum):
-		return nil, fmt.Errorf("greatest number of samples: got %d, want 1 to %d", c.MaxSamples, math.MaxInt64/int64(c.Quorum))
+	}
+	most := min(mostSamples, math.MaxInt64/int64(c.Quorum)) // the sum is counted as well
+	if c.MaxSamples < 1 || c.MaxSamples > most {
+		return nil, fmt.Errorf("greatest number of samples: got %d, want 1 to %d", c.MaxSamples, most)
 	}
 	if c.Log == nil {
 		c.Log = log.New(os.Stderr, "federated: ", 0)
@@ -97,7 +105,7 @@ func (s *Server) makeTensors() error {
 		accumulation = modelavg.DefaultAccumulation
 	}
 	for _, t := range m.Tensors() {
-		sum, err := newTensor(t, accumulation, s.config.Model)
+		sum, err := newTensor(t, accumulation, s.config.MaxSamples*int64(s.config.Quorum), s.config.Model)
 		if err != nil {
 			return fmt.Errorf("%s: tensor %q: %w", s.config.Model, t.Name, err)
 		}
@@ -133,7 +141,7 @@ func (s *Server) findRound() error {
 		if err == nil && e.Name() == filepath.Base(s.path(round)) {
 			s.round = max(s.round, round+1)
 		}
-		if strings.HasPrefix(e.Name(), "upload-") {
+		if strings.HasPrefix(e.Name(), temporary) {
 			if err := os.Remove(filepath.Join(s.config.Dir, e.Name())); err != nil {
 				return err
 			}

@@ -84,13 +84,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 func serve(ctx context.Context, c Config, address string, connections int, out io.Writer) error {
 	// Nearly all of the heap are the sums, which stay. By default as much again would be let accumulate as garbage.
 	debug.SetGCPercent(10)
-	s, err := NewServer(c)
+	// First of all: a second server at the same address must not touch the directory of the first one.
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", address)
+	s, err := NewServer(c)
 	if err != nil {
-		return errors.Join(err, s.Close())
+		return errors.Join(err, listener.Close())
 	}
 	fmt.Fprintf(out, "round %d at http://%s\n", s.Round(), listener.Addr())
 	server := NewHTTPServer(s.Handler(), connections)

@@ -34,8 +34,6 @@ func refuse(status int, format string, args ...any) error {
 func (s *Server) answer(handle func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		err := handle(w, r)
-		// A client that does not read its answer is not waited for.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.config.Timeout))
 		if err == nil {
 			return
 		}
@@ -49,6 +47,18 @@ func (s *Server) answer(handle func(http.ResponseWriter, *http.Request) error) h
 		}
 		http.Error(w, refused.reason, refused.status)
 	}
+}
+
+// bound returns the handler with a bound on the time for what net/http does when it has ended: it sends the answer, and
+// reads on in a body that the handler has not read, of whatever request, to let the client get the answer.
+func (s *Server) bound(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler.ServeHTTP(w, r)
+		control, end := http.NewResponseController(w), time.Now().Add(s.config.Timeout)
+		if err := errors.Join(control.SetReadDeadline(end), control.SetWriteDeadline(end)); err != nil {
+			s.config.Log.Print(err)
+		}
+	})
 }
 
 // An upload is what a request says about its body.
@@ -125,7 +135,7 @@ const spoolBuffer = 16 << 10
 
 // spool writes the body to a temporary file and returns its path. After an error there is no file.
 func (s *Server) spool(w http.ResponseWriter, r *http.Request) (path string, err error) {
-	file, err := os.CreateTemp(s.config.Dir, "upload-*.safetensors")
+	file, err := os.CreateTemp(s.config.Dir, temporary+"*.safetensors")
 	if err != nil {
 		return "", err
 	}
@@ -199,7 +209,7 @@ func (s *Server) check(m *checkpoint.Model) error {
 		if _, ok := m.Tensor(name); !ok {
 			return invalid("tensor %q is missing", name)
 		}
-		if err := t.check(m, &s.room); errors.Is(err, errNotFinite) {
+		if err := t.check(m, &s.room); errors.Is(err, errNotFinite) || errors.Is(err, errTooLarge) {
 			return invalid("tensor %q: %v", name, err)
 		} else if err != nil {
 			return err

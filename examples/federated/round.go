@@ -37,23 +37,29 @@ func (s *Server) writeMean() error {
 }
 
 // startTimer lets the open round close at its deadline, or later when it has enough models.
-func (s *Server) startTimer() {
+func (s *Server) startTimer() { s.closeAfter(s.config.Deadline) }
+
+// closeAfter lets the open round close after a time, or later when it has enough models, and never if the time is 0.
+// It does so instead of what it was called for before.
+func (s *Server) closeAfter(wait time.Duration) {
 	if s.timer != nil {
 		s.timer.Stop()
+		s.timer = nil
 	}
-	if s.config.Deadline <= 0 || s.closed {
+	if wait <= 0 || s.closed {
 		return
 	}
-	round := s.round
-	s.timer = time.AfterFunc(s.config.Deadline, func() {
+	var timer *time.Timer
+	timer = time.AfterFunc(wait, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		switch {
-		case s.closed || s.round != round:
+		case s.closed || s.timer != timer: // stopped when it had begun already
 		case len(s.clients) >= s.config.Minimum:
 			s.closeRound()
 		default:
 			s.startTimer()
 		}
 	})
+	s.timer = timer
 }

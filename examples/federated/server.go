@@ -42,7 +42,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /round", s.answer(s.status))
 	mux.HandleFunc("GET /round/{round}", s.answer(s.download))
 	mux.HandleFunc("POST /round/{round}", s.answer(s.upload))
-	return mux
+	return s.bound(mux)
 }
 
 // upload takes the model of a client. It goes to a temporary file first, whatever that takes; only the whole of it, once
@@ -113,12 +113,12 @@ func (s *Server) add(u upload, path string) (*Added, error) {
 	return added, nil
 }
 
-// closeRound writes the mean and opens the next round. If the mean cannot be written the round stays open, and the
-// deadline or the next model tries again.
+// closeRound writes the mean and opens the next round. If the mean cannot be written the round stays open, and the next
+// model or the timer tries again: there may be nobody left to send one.
 func (s *Server) closeRound() {
 	if err := s.writeMean(); err != nil {
 		s.config.Log.Printf("round %d: %v", s.round, err)
-		s.startTimer()
+		s.closeAfter(s.config.Timeout)
 		return
 	}
 	s.config.Log.Printf("round %d: closed with %d models of %d samples", s.round, len(s.clients), s.samples)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -296,7 +297,7 @@ func startWith(t *testing.T, c Config, connections int) *running {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
-		left, err := filepath.Glob(filepath.Join(c.Dir, "upload-*"))
+		left, err := filepath.Glob(filepath.Join(c.Dir, temporary+"*"))
 		if len(left) > 0 || err != nil {
 			t.Errorf("files of uploads are left: %q, %v", left, err)
 		}
@@ -685,6 +686,7 @@ func TestDamagedState(t *testing.T) {
 		t.Fatal(err)
 	}
 	c = r.config
+	state = state[:len(state)-sha256.Size]
 	line := bytes.IndexByte(state, '\n')
 	damaged := map[string][]byte{
 		"empty":      {},
@@ -697,15 +699,19 @@ func TestDamagedState(t *testing.T) {
 		"dtype":      bytes.Replace(state, []byte(`F64`), []byte(`F32`), 1),
 		"not a JSON": []byte("state\n"),
 	}
+	sealed := func(b []byte) []byte {
+		sum := sha256.Sum256(b)
+		return slices.Concat(b, sum[:])
+	}
 	for name, b := range damaged {
-		if err := os.WriteFile(r.statePath(), b, 0o666); err != nil {
+		if err := os.WriteFile(r.statePath(), sealed(b), 0o666); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := NewServer(c); err == nil || !strings.Contains(err.Error(), r.statePath()) {
 			t.Errorf("%s: got error %v, want one that names the file", name, err)
 		}
 	}
-	if err := os.WriteFile(r.statePath(), state, 0o666); err != nil {
+	if err := os.WriteFile(r.statePath(), sealed(state), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := NewServer(c); err != nil {
@@ -792,7 +798,8 @@ func TestConfig(t *testing.T) {
 		{func(c *Config) { c.Minimum = 3 }, "minimum"},
 		{func(c *Config) { c.Uploads = 0 }, "uploads"},
 		{func(c *Config) { c.Timeout = 0 }, "timeout"},
-		{func(c *Config) { c.MaxSamples = math.MaxInt64 }, "samples"},
+		{func(c *Config) { c.MaxSamples = math.MaxInt64 / 2000; c.Quorum = 2001 }, "samples"},
+		{func(c *Config) { c.MaxSamples = 1<<53 + 1 }, "samples"},
 	}
 	for _, test := range tests {
 		c := good

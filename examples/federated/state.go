@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +13,7 @@ import (
 	"path/filepath"
 )
 
-// A saved state is a line of JSON, and then the sums of the tensors.
+// A saved state is a line of JSON, then the sums of the tensors, and then the SHA-256 of all that.
 type savedRound struct {
 	Round   int      `json:"round"`
 	Samples int64    `json:"samples"`
@@ -47,7 +49,7 @@ func (s *Server) Close() error {
 	if len(s.clients) == 0 {
 		return nil
 	}
-	file, err := os.CreateTemp(s.config.Dir, "upload-state-*") // removed as uploads are if this is killed
+	file, err := os.CreateTemp(s.config.Dir, temporary+"*")
 	if err != nil {
 		return err
 	}
@@ -63,7 +65,8 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) save(file io.Writer) error {
-	w := bufio.NewWriter(file)
+	hash := sha256.New()
+	w := bufio.NewWriter(io.MultiWriter(file, hash))
 	if err := json.NewEncoder(w).Encode(s.savedRound()); err != nil {
 		return err
 	}
@@ -72,7 +75,11 @@ func (s *Server) save(file io.Writer) error {
 			return err
 		}
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := file.Write(hash.Sum(nil))
+	return err
 }
 
 // restore goes on with the round that was saved, if there is one and it is the open one.
@@ -84,10 +91,38 @@ func (s *Server) restore() error {
 		return err
 	}
 	defer file.Close()
-	if err := s.load(file); err != nil {
+	saved, err := undamaged(file)
+	if err == nil {
+		err = s.load(saved)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", s.statePath(), err)
 	}
 	return nil
+}
+
+// undamaged returns what is before the checksum at the end of a file, if it is what the checksum is of.
+func undamaged(file *os.File) (io.Reader, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	n := info.Size() - sha256.Size
+	if n < 0 {
+		return nil, fmt.Errorf("got %d bytes, want a checksum of %d at least", info.Size(), sha256.Size)
+	}
+	hash := sha256.New()
+	if _, err := io.Copy(hash, io.NewSectionReader(file, 0, n)); err != nil {
+		return nil, err
+	}
+	want := make([]byte, sha256.Size)
+	if _, err := file.ReadAt(want, n); err != nil {
+		return nil, err
+	}
+	if got := hash.Sum(nil); !bytes.Equal(got, want) {
+		return nil, fmt.Errorf("the state is damaged: got checksum %x, want %x", got, want)
+	}
+	return io.NewSectionReader(file, 0, n), nil
 }
 
 func (s *Server) load(file io.Reader) error {

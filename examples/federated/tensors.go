@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/modelavg/modelavg"
 	"github.com/modelavg/modelavg/checkpoint"
@@ -13,7 +15,7 @@ import (
 // A tensor is the running sum of one tensor of the model.
 type tensor interface {
 	describe() checkpoint.Tensor
-	check(m *checkpoint.Model, r *room) error               // wraps errNotFinite if there is a NaN or an infinity
+	check(m *checkpoint.Model, r *room) error               // wraps errNotFinite or errTooLarge for what cannot be added
 	add(m *checkpoint.Model, weight float64, r *room) error // adds a part of the tensor only after an error of reading
 	writeMean(w *checkpoint.Writer, r *room) error
 	reset()
@@ -21,7 +23,10 @@ type tensor interface {
 	restore(rd io.Reader, models int) error
 }
 
-var errNotFinite = modelavg.ErrNotFinite
+var (
+	errNotFinite = modelavg.ErrNotFinite
+	errTooLarge  = errors.New("too large for sums that are rounded")
+)
 
 // piece is how many elements are read, added and written at once. It is a multiple of the blocks of exact sums.
 const piece = 1 << 15
@@ -47,21 +52,29 @@ func of[T modelavg.Element](r *room, d checkpoint.DType, n int) ([]byte, []T) {
 	return r.bytes[:n*d.Bits()/8], x[:n]
 }
 
-// newTensor returns a tensor of nothing. An integer tensor, a counter as a rule, is not averaged but copied from the initial
+// newTensor returns a tensor of nothing, for rounds of up to so many samples. An integer tensor, a counter as a rule, is not averaged but copied from the initial
 // model. The error says which dtypes can be averaged if t has another.
-func newTensor(t checkpoint.Tensor, accumulation modelavg.Accumulation, initial string) (tensor, error) {
+func newTensor(t checkpoint.Tensor, accumulation modelavg.Accumulation, samples int64, initial string) (tensor, error) {
+	limit := math.Inf(1)
+	switch {
+	case accumulation == modelavg.Exact:
+	case t.DType == checkpoint.F64:
+		limit = math.MaxFloat64 / 2 / float64(samples)
+	case t.DType == checkpoint.BF16: // sums of float32
+		limit = math.MaxFloat32 / 2 / float64(samples)
+	}
 	if t.DType.IsInteger() {
 		return copied{t, initial}, nil
 	}
 	switch t.DType {
 	case checkpoint.F32:
-		return newTyped[float32](t, accumulation)
+		return newTyped[float32](t, accumulation, limit)
 	case checkpoint.F64:
-		return newTyped[float64](t, accumulation)
+		return newTyped[float64](t, accumulation, limit)
 	case checkpoint.F16:
-		return newTyped[modelavg.Float16](t, accumulation)
+		return newTyped[modelavg.Float16](t, accumulation, limit)
 	case checkpoint.BF16:
-		return newTyped[modelavg.BFloat16](t, accumulation)
+		return newTyped[modelavg.BFloat16](t, accumulation, limit)
 	}
 	return nil, fmt.Errorf("got dtype %v, want F64, F32, F16, BF16 or integers", t.DType)
 }
@@ -100,11 +113,14 @@ func (c copied) writeMean(w *checkpoint.Writer, _ *room) error {
 // is needed for one piece after the other.
 type typed[T modelavg.Element] struct {
 	tensor checkpoint.Tensor
+	limit  float64 // of an element, so that a sum cannot overflow
 	sums   []*modelavg.Accumulator[T]
 }
 
-func newTyped[T modelavg.Element](t checkpoint.Tensor, accumulation modelavg.Accumulation) (tensor, error) {
-	x := &typed[T]{tensor: t}
+func newTyped[T modelavg.Element](t checkpoint.Tensor, accumulation modelavg.Accumulation, limit float64) (
+	tensor, error,
+) {
+	x := &typed[T]{tensor: t, limit: limit}
 	for left := t.Elements(); left > 0; left -= piece {
 		n := int(min(left, piece))
 		sum, err := modelavg.NewAccumulator[T](n, modelavg.WithAccumulation(accumulation), modelavg.WithWorkers(0))
@@ -142,16 +158,31 @@ func (t *typed[T]) offset(i int) int64 { return int64(i) * piece * int64(t.tenso
 
 func (t *typed[T]) check(m *checkpoint.Model, r *room) error {
 	return t.pieces(m, r, func(i int, x []T) error {
-		if modelavg.CheckFinite(x) == nil {
-			return nil
-		}
-		for k := range x {
-			if modelavg.CheckFinite(x[k:k+1]) != nil {
-				return fmt.Errorf("element %d of %d is %w", i*piece+k, t.tensor.Elements(), errNotFinite)
+		if modelavg.CheckFinite(x) != nil {
+			for k := range x {
+				if modelavg.CheckFinite(x[k:k+1]) != nil {
+					return fmt.Errorf("element %d of %d is %w", i*piece+k, t.tensor.Elements(), errNotFinite)
+				}
 			}
+		}
+		if k := firstBeyond(x, t.limit); k >= 0 {
+			return fmt.Errorf("element %d of %d is %w: want at most ±%.3g", i*piece+k, t.tensor.Elements(), errTooLarge,
+				t.limit)
 		}
 		return nil
 	})
+}
+
+// firstBeyond returns the index of the first element whose magnitude is above the limit, or −1. Float32 and float16
+// elements are none of them: their accumulators hold the sums of all that are finite.
+func firstBeyond[T modelavg.Element](x []T, limit float64) int {
+	switch x := any(x).(type) {
+	case []float64:
+		return slices.IndexFunc(x, func(v float64) bool { return math.Abs(v) > limit })
+	case []modelavg.BFloat16:
+		return slices.IndexFunc(x, func(v modelavg.BFloat16) bool { return math.Abs(float64(v.Float32())) > limit })
+	}
+	return -1
 }
 
 func (t *typed[T]) add(m *checkpoint.Model, weight float64, r *room) error {
