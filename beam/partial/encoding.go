@@ -92,6 +92,9 @@ func decode(p []byte) (*Sum, error) {
 	if got, want := crc32.Checksum(body, castagnoli), binary.LittleEndian.Uint32(end); got != want {
 		return nil, fmt.Errorf("the checksum of %d bytes is %08x, want %08x", len(body), got, want)
 	}
+	if p[6] != 0 || p[7] != 0 {
+		return nil, fmt.Errorf("bytes %d and %d where there is nothing yet, want 0", p[6], p[7])
+	}
 	size, name := int(p[5]), strings.TrimRight(string(p[8:8+nameBytes]), "\x00")
 	models, n := binary.LittleEndian.Uint64(p[16:]), binary.LittleEndian.Uint64(p[32:])
 	values := body[headerBytes:]

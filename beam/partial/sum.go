@@ -15,7 +15,9 @@
 // (N. J. Higham, "Accuracy and Stability of Numerical Algorithms", second edition, 2002, section 4.2), as long as no
 // product underflows. Two orders differ by at most twice that. A sum of float32 elements is so exact that its order
 // shows only where it lies within that distance of the middle between two float32: there the neighbor may come out. If
-// all models are added to one Sum in their order, the bits are those of packages modelavg and merge.
+// all models are added to one Sum in their order, the bits are those of packages modelavg and merge; those of [Sum.Mean]
+// if float64 has the sum of the weights exactly, as it does for numbers of models and of samples. The sum of other
+// weights is rounded as well.
 package partial
 
 import (
@@ -104,9 +106,13 @@ func (s *Sum) Weight() float64 { return s.weight }
 // Add adds w times a model: every element is fma(w, x, sum), as [kernel.AccumulateFloat32] and its like do it. The data
 // is little-endian elements of the dtype, which may be another than that of the average, and is not kept.
 //
-// It is an error, and the sum is as it was, if the data is not Len elements, if w is not finite, or if the dtype is no
-// float or too wide for the accumulators.
+// Accumulators of F32 take a weight rounded to float32, also into the sum of the weights. A weight of zero, also one that
+// becomes zero in float32, adds nothing: neither what is not finite in the model nor the model to their number.
+//
+// It is an error, and the sum is as it was, if the data is not Len elements, if w is not finite in the format of the
+// accumulators, or if the dtype is no float or too wide for them.
 func (s *Sum) Add(data []byte, dtype checkpoint.DType, w float64) error {
+	used := s.inAccumulator(w)
 	switch {
 	case s.dtype == 0:
 		return fmt.Errorf("partial: a model is added to the zero Sum, want one that New has made")
@@ -114,26 +120,41 @@ func (s *Sum) Add(data []byte, dtype checkpoint.DType, w float64) error {
 		return fmt.Errorf("partial: a model of dtype %v, want a float of 8 bits or more", dtype)
 	case s.wide == nil && Accumulator(dtype) != checkpoint.F32:
 		return fmt.Errorf("partial: a model of dtype %v for accumulators of F32, want them to be F64", dtype)
-	case math.IsNaN(w) || math.IsInf(w, 0):
-		return fmt.Errorf("partial: the weight of a model is %v, want a finite number", w)
+	case math.IsNaN(used) || math.IsInf(used, 0):
+		return fmt.Errorf("partial: the weight of a model is %v, want a number that is finite in %v", w,
+			s.Accumulator())
 	case len(data) != s.Len()*dtype.Bits()/8:
 		return fmt.Errorf("partial: a model of %d bytes, want %d: %d elements of %v", len(data),
 			s.Len()*dtype.Bits()/8, s.Len(), dtype)
 	}
+	if used == 0 {
+		return nil
+	}
 	if s.wide != nil {
-		addTiles(s.wide, data, dtype, w, addWide)
+		addTiles(s.wide, data, dtype, used, addWide)
 	} else {
-		addTiles(s.narrow, data, dtype, w, addNarrow)
+		addTiles(s.narrow, data, dtype, used, addNarrow)
 	}
 	s.models++
-	s.weight += w
+	s.weight += used
 	return nil
 }
 
+// inAccumulator returns x rounded to the format of the accumulators.
+func (s *Sum) inAccumulator(x float64) float64 {
+	if s.wide != nil {
+		return x
+	}
+	return float64(float32(x))
+}
+
 // Merge adds the models of another sum, which is not changed: every element is the sum of the two, rounded in the
-// accumulator format. It is an error, and s is as it was, if the two differ in length, dtype or format.
+// accumulator format. It is an error, and s is as it was, if the two differ in length, dtype or format, or if other is
+// nil.
 func (s *Sum) Merge(other *Sum) error {
 	switch {
+	case other == nil:
+		return fmt.Errorf("partial: merge of nil, want a sum")
 	case other.dtype == 0:
 		return nil
 	case s.dtype == 0:
@@ -143,6 +164,8 @@ func (s *Sum) Merge(other *Sum) error {
 	case s.dtype != other.dtype || s.Accumulator() != other.Accumulator() || s.Len() != other.Len():
 		return fmt.Errorf("partial: merge of %d elements of %v in %v, want %d of %v in %v", other.Len(), other.dtype,
 			other.Accumulator(), s.Len(), s.dtype, s.Accumulator())
+	case other.models > math.MaxInt64-s.models:
+		return fmt.Errorf("partial: merge of %d and %d models, want %d at most", s.models, other.models, math.MaxInt64)
 	}
 	if s.wide != nil {
 		kernel.AccumulateFloat64(s.wide, other.wide, 1) // fma(1, x, sum) is x + sum
@@ -155,21 +178,32 @@ func (s *Sum) Merge(other *Sum) error {
 }
 
 // Mean returns the sum divided by its weight, as [Sum.Round] does. A weight of zero, as that of no models, and one that
-// is not finite are errors.
+// is not finite in the format of the accumulators are errors.
 func (s *Sum) Mean() ([]byte, error) {
-	if s.weight == 0 || math.IsNaN(s.weight) || math.IsInf(s.weight, 0) {
-		return nil, fmt.Errorf("partial: the weights of %d models have the sum %v, want a finite one that is not zero",
-			s.models, s.weight)
+	if !s.divides(s.weight) {
+		return nil, fmt.Errorf("partial: the weights of %d models have the sum %v, want one that is finite in %v and not "+
+			"zero", s.models, s.weight, s.Accumulator())
 	}
 	return s.Round(s.weight)
 }
 
+// divides reports whether a divisor is another number than zero in the format of the accumulators.
+func (s *Sum) divides(divisor float64) bool {
+	d := s.inAccumulator(divisor)
+	return d != 0 && !math.IsNaN(d) && !math.IsInf(d, 0)
+}
+
 // Round returns the sum divided by the divisor, in the accumulator format, and rounded once to the dtype of the
 // average, to nearest even: little-endian elements. The divisor is 1 for a weighted mean whose weights sum to one, and
-// for a mean the number of its models, each added with weight 1. No models are an error.
+// for a mean the number of its models, each added with weight 1. No models are an error, and so is a divisor that is zero
+// or not finite in that format.
 func (s *Sum) Round(divisor float64) ([]byte, error) {
-	if s.models == 0 {
+	switch {
+	case s.models == 0:
 		return nil, fmt.Errorf("partial: a sum of no models has no average")
+	case !s.divides(divisor):
+		return nil, fmt.Errorf("partial: a sum is divided by %v, want a number that is finite in %v and not zero",
+			divisor, s.Accumulator())
 	}
 	out := make([]byte, s.Len()*s.dtype.Bits()/8)
 	if s.wide != nil {

@@ -1,6 +1,7 @@
 package partial_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -260,6 +261,39 @@ func TestRefusals(t *testing.T) {
 		"the weight of a model is NaN": func() error {
 			return newSum(t, checkpoint.F32, checkpoint.F64, 1).Add(make([]byte, 4), checkpoint.F32, nan)
 		},
+		"the weight of a model is 1e+300, want a number that is finite in F32": func() error {
+			return newSum(t, checkpoint.BF16, checkpoint.F32, 1).Add(make([]byte, 2), checkpoint.BF16, 1e300)
+		},
+		"merge of nil": func() error { return newSum(t, checkpoint.F32, checkpoint.F64, 1).Merge(nil) },
+		"the weights of 2 models have the sum 6.0": func() error { // beyond float32
+			s := newSum(t, checkpoint.BF16, checkpoint.F32, 1)
+			must(t, s.Add(make([]byte, 2), checkpoint.BF16, 3e38))
+			must(t, s.Merge(s))
+			_, err := s.Mean()
+			return err
+		},
+		"divided by 1e-60, want a number that is finite in F32": func() error {
+			s := newSum(t, checkpoint.BF16, checkpoint.F32, 1)
+			must(t, s.Add(make([]byte, 2), checkpoint.BF16, 1))
+			_, err := s.Round(1e-60)
+			return err
+		},
+		"divided by NaN": func() error {
+			s := newSum(t, checkpoint.F32, checkpoint.F64, 1)
+			must(t, s.Add(make([]byte, 4), checkpoint.F32, 1))
+			_, err := s.Round(nan)
+			return err
+		},
+		"merge of 9223372036854775807 and 9223372036854775807 models": func() error {
+			s := newSum(t, checkpoint.F32, checkpoint.F64, 0)
+			must(t, s.Add(nil, checkpoint.F32, 1))
+			p, err := s.MarshalBinary()
+			must(t, err)
+			binary.LittleEndian.PutUint64(p[16:], math.MaxInt64)
+			binary.LittleEndian.PutUint32(p[len(p)-4:], crc32c(p[:len(p)-4]))
+			must(t, s.UnmarshalBinary(p))
+			return s.Merge(s)
+		},
 		"want 4: 1 elements of F32": func() error {
 			return newSum(t, checkpoint.F32, checkpoint.F64, 1).Add(make([]byte, 5), checkpoint.F32, 1)
 		},
@@ -287,6 +321,43 @@ func TestRefusals(t *testing.T) {
 		if err := check(); err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("got error %v, want one with %q", err, what)
 		}
+	}
+}
+
+// A mean of any weights whose sum is exact in float64 has the bits of the accumulator of modelavg, and a weight that is
+// zero in the accumulators reads nothing.
+func TestMeanOfWeights(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 9))
+	const n = 500
+	for range 20 {
+		narrow, wide := newSum(t, checkpoint.BF16, checkpoint.F32, n), newSum(t, checkpoint.F32, checkpoint.F64, n)
+		wantNarrow, err := modelavg.NewAccumulator[modelavg.BFloat16](n)
+		must(t, err)
+		wantWide, err := modelavg.NewAccumulator[float32](n)
+		must(t, err)
+		for range 5 {
+			// A weight that float32 rounds, and so does not have in the sum of the weights either.
+			w := 1<<26 + float64(r.IntN(1<<26))
+			p, q := random(r, checkpoint.BF16, n), random(r, checkpoint.F32, n)
+			x, y := make([]modelavg.BFloat16, n), make([]float32, n)
+			must(t, binary.Read(bytes.NewReader(p), binary.LittleEndian, x))
+			must(t, binary.Read(bytes.NewReader(q), binary.LittleEndian, y))
+			must(t, errors.Join(narrow.Add(p, checkpoint.BF16, w), wide.Add(q, checkpoint.F32, w)))
+			must(t, errors.Join(wantNarrow.Add(x, w), wantWide.Add(y, w)))
+		}
+		must(t, narrow.Add(bytes.Repeat([]byte{0xc0, 0x7f}, n), checkpoint.BF16, 1e-60)) // NaN
+		must(t, wide.Add(bytes.Repeat([]byte{0, 0, 0xc0, 0x7f}, n), checkpoint.F32, 0))
+		if narrow.Models() != 5 || narrow.Weight() != wantNarrow.Weight() {
+			t.Errorf("%d models of weight %v, want 5 of %v", narrow.Models(), narrow.Weight(), wantNarrow.Weight())
+		}
+		x, y := make([]modelavg.BFloat16, n), make([]float32, n)
+		must(t, errors.Join(wantNarrow.Mean(x), wantWide.Mean(y)))
+		got, err := narrow.Mean()
+		must(t, err)
+		equalBytes(t, "BF16", got, x)
+		got, err = wide.Mean()
+		must(t, err)
+		equalBytes(t, "F32", got, y)
 	}
 }
 
@@ -400,6 +471,8 @@ func TestDamage(t *testing.T) {
 		"no dtype":    func(p []byte) { copy(p[8:], make([]byte, 8)) },
 		"elements":    func(p []byte) { p[39] = 0xff },
 		"models":      func(p []byte) { p[23] = 0xff },
+		"after size":  func(p []byte) { p[6] = 1 },
+		"before name": func(p []byte) { p[7] = 0x80 },
 	} {
 		p := append([]byte(nil), encoded...)
 		change(p)

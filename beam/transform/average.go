@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
@@ -94,25 +95,19 @@ func discard(path string, err error) error {
 	return err
 }
 
-// prepare makes the plan, to see that there is one, and begins the result. It sets the number of parts.
-func (j *Job) prepare() (*Result, error) {
+// prepare makes the plan, to see that there is one, begins the result and the unfinished output, and sets the number of
+// parts.
+func (j *Job) prepare() (r *Result, err error) {
+	if err := j.check(); err != nil {
+		return nil, err
+	}
 	plan, models, err := j.open()
 	if err != nil {
 		return nil, err
 	}
-	r := &Result{Path: j.Output, BytesRead: plan.BytesRead, BytesWritten: plan.BytesWritten}
-	if err := closeAll(models); err != nil {
-		return nil, err
-	}
+	defer func() { err = errors.Join(err, closeAll(models)) }()
 	nonFinite, overflow := plan.Policies.NonFinite, plan.Policies.Overflow
-	switch {
-	case j.Output == "":
-		return nil, errors.New("the path of the output is empty")
-	case j.Parts < 0:
-		return nil, fmt.Errorf("%d parts, want 1 or more, or 0", j.Parts)
-	case j.SumModels < 0:
-		return nil, fmt.Errorf("sums of %d models, want 1 or more, or 0", j.SumModels)
-	case j.SumModels > 0 && (nonFinite != merge.NonFinitePropagate || overflow != merge.OverflowInf):
+	if j.SumModels > 0 && (nonFinite != merge.NonFinitePropagate || overflow != merge.OverflowInf) {
 		return nil, fmt.Errorf("policies %s for what is not finite and %s for overflows, want %s and %s for sums",
 			nonFinite, overflow, merge.NonFinitePropagate, merge.OverflowInf)
 	}
@@ -120,17 +115,74 @@ func (j *Job) prepare() (*Result, error) {
 		j.Parts = int((plan.BytesWritten + PartBytes - 1) / PartBytes)
 		j.Parts = max(j.Parts, 1)
 	}
-	r.Parts = j.Parts
+	// What one machine refuses to write is refused here too.
+	if err := checkpoint.CheckCreate(j.Output, tensorsOf(plan), plan.Metadata, j.create(models[0])...); err != nil {
+		return nil, err
+	}
 	u, err := checkpoint.OpenUnfinished(j.Output)
 	switch {
 	case errors.Is(err, checkpoint.ErrNoParts):
-		return r, nil
 	case err != nil:
 		return nil, err
+	default:
+		return nil, errors.Join(j.unfinished(), u.Close())
 	}
-	return nil, errors.Join(fmt.Errorf("%s: %w: another run is writing it, or was killed and it is to be discarded",
-		j.Output, ErrUnfinished), u.Close())
+	if err := j.begin(plan, models[0]); errors.Is(err, checkpoint.ErrOtherPlan) {
+		return nil, errors.Join(j.unfinished(), err) // which began a moment ago
+	} else if err != nil {
+		return nil, discard(j.Output, err)
+	}
+	return &Result{Path: j.Output, Parts: j.Parts, BytesRead: plan.BytesRead, BytesWritten: plan.BytesWritten}, nil
 }
+
+// check returns an error for what no plan says.
+func (j *Job) check() error {
+	for _, path := range append([]string{j.Output}, j.Models...) {
+		if !utf8.ValidString(path) {
+			return fmt.Errorf("path %q is no UTF-8, as which it is sent to the workers", path)
+		}
+	}
+	switch {
+	case j.Output == "":
+		return errors.New("the path of the output is empty")
+	case j.Parts < 0:
+		return fmt.Errorf("%d parts, want 1 or more, or 0", j.Parts)
+	case j.SumModels < 0:
+		return fmt.Errorf("sums of %d models, want 1 or more, or 0", j.SumModels)
+	case j.Workers < 0:
+		return fmt.Errorf("%d goroutines for a part, want 1 or more, or 0", j.Workers)
+	case j.MaxShardSize < 0:
+		return fmt.Errorf("shards of %d bytes, want 1 or more, or 0", j.MaxShardSize)
+	}
+	return nil
+}
+
+func (j *Job) unfinished() error {
+	return fmt.Errorf("%s: %w: another run is writing it, or was killed and it is to be discarded", j.Output,
+		ErrUnfinished)
+}
+
+// begin begins the unfinished output, before there is anything to run. It so is that of this run, to be removed if that
+// fails, and what cannot be written is known here.
+func (j *Job) begin(plan *merge.Plan, first *checkpoint.Model) error {
+	if j.SumModels > 0 {
+		w, err := j.createPart(plan, first, 1)
+		if err != nil {
+			return err
+		}
+		return w.Close()
+	}
+	ended, end := context.WithCancelCause(context.Background())
+	end(errBegun)
+	_, err := plan.RunPart(ended, j.Output, merge.Part{Number: 1, Of: j.Parts}, nil)
+	if errors.Is(err, errBegun) {
+		return nil
+	}
+	return err
+}
+
+// errBegun ends a part as soon as the unfinished output is there for it, and nothing is written.
+var errBegun = errors.New("the unfinished output is begun")
 
 // build builds the pipeline. It fails unless so many bytes are written.
 func (j *Job) build(s beam.Scope, bytes int64) {

@@ -3,11 +3,14 @@ package transform
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
@@ -201,6 +204,14 @@ func TestFailures(t *testing.T) {
 		"other tensors":   {job: Job{Models: []string{models[0], other}}, want: []string{other, "e4m3"}},
 		"parts":           {job: Job{Models: models, Parts: -1}, want: []string{"-1 parts"}},
 		"sums below zero": {job: Job{Models: models, SumModels: -1}, want: []string{"-1 models"}},
+		"workers":         {job: Job{Models: models, Workers: -1}, want: []string{"-1 goroutines"}},
+		"shards":          {job: Job{Models: models, MaxShardSize: -1}, want: []string{"shards of -1 bytes"}},
+		"many parts":      {job: Job{Models: models, Parts: math.MaxInt}, want: []string{"want 1 to"}},
+		"many parts, sums": {
+			job:  Job{Models: models, Parts: math.MaxInt, SumModels: 1},
+			want: []string{"want 1 to"},
+		},
+		"no UTF-8": {job: Job{Models: []string{"a\xff"}}, want: []string{`"a\xff" is no UTF-8`}},
 		"sums and policy": {
 			job:  Job{Models: models, SumModels: 1, NonFinite: merge.NonFiniteError},
 			want: []string{"propagate"},
@@ -284,17 +295,82 @@ func TestUnfinished(t *testing.T) {
 // A pipeline that leaves out a part, or whose engine loses one, is not taken for a success.
 func TestMissingPart(t *testing.T) {
 	job := Job{Models: writeAll(t, 2), Output: filepath.Join(t.TempDir(), "out.safetensors"), Parts: 3}
-	_, err := Average(t.Context(), job, func(context.Context, *beam.Pipeline) (beam.PipelineResult, error) {
-		p, s := beam.NewPipelineWithRoot()
-		ByReference(s, job, beam.CreateList(s, []int{1, 3}))
-		return inProcess(t.Context(), p)
-	})
-	if !errors.Is(err, checkpoint.ErrMissingParts) || !strings.Contains(err.Error(), "2/3") {
-		t.Errorf("got error %v, want ErrMissingParts with 2/3", err)
+	for missing, parts := range [][]int{1: {2, 3}, 2: {1, 3}, 3: {1, 2}} {
+		if parts == nil {
+			continue
+		}
+		_, err := Average(t.Context(), job, func(context.Context, *beam.Pipeline) (beam.PipelineResult, error) {
+			p, s := beam.NewPipelineWithRoot()
+			ByReference(s, job, beam.CreateList(s, parts))
+			return inProcess(t.Context(), p)
+		})
+		if want := fmt.Sprintf("%d/3", missing); !errors.Is(err, checkpoint.ErrMissingParts) ||
+			!strings.Contains(err.Error(), want) {
+			t.Errorf("got error %v, want ErrMissingParts with %s", err, want)
+		}
+		leavesNothing(t, job.Output)
 	}
-	leavesNothing(t, job.Output)
 
 	if err := (&checkBytes{job.Output, 8}).ProcessElement(7); err == nil || !strings.Contains(err.Error(), "7 bytes") {
 		t.Errorf("got error %v, want one with 7 bytes", err)
+	}
+}
+
+// Of two runs that begin to write the same output at once, whatever they average, one writes it and the other one gets
+// an error that leaves the output alone.
+func TestTwoRunsAtOnce(t *testing.T) {
+	models := writeAll(t, 3)
+	for _, sums := range []int{0, 3} {
+		output := filepath.Join(t.TempDir(), "out.safetensors")
+		jobs := []Job{
+			{Models: models, Output: output, SumModels: sums, Parts: 3},
+			{Models: models[:2], Output: output, SumModels: sums, Parts: 3},
+		}
+		errs := make([]error, len(jobs))
+		var both, ready sync.WaitGroup
+		ready.Add(len(jobs))
+		for i, job := range jobs {
+			both.Go(func() {
+				ready.Done()
+				ready.Wait()
+				_, errs[i] = Average(t.Context(), job, inProcess)
+			})
+		}
+		both.Wait()
+		winner := slices.Index(errs, nil)
+		if winner < 0 {
+			t.Errorf("sums of %d models: neither run has ended: %v", sums, errors.Join(errs...))
+			continue
+		}
+		// The second one may also have begun when the first had ended.
+		if err := errs[1-winner]; err != nil && !errors.Is(err, ErrUnfinished) {
+			t.Errorf("sums of %d models: got error %v, want ErrUnfinished", sums, err)
+		}
+		if errs[1-winner] != nil {
+			sameFiles(t, output, oneMachine(t, jobs[winner]))
+		}
+	}
+}
+
+// What one machine does not write is refused before there is a pipeline, and nothing is left behind.
+func TestRefusedOutput(t *testing.T) {
+	models := writeAll(t, 2)
+	for name, want := range map[string]string{
+		"out.d/":                 "there is no directory",
+		"absent/out.safetensors": "there is no directory",
+		"out.npz":                "out.npz: ",
+		"out\xff":                "is no UTF-8",
+	} {
+		for _, sums := range []int{0, 1} {
+			dir := t.TempDir()
+			_, err := Average(t.Context(), Job{Models: models, Output: dir + "/" + name, SumModels: sums},
+				func(context.Context, *beam.Pipeline) (beam.PipelineResult, error) {
+					return nil, errors.New("a pipeline was run")
+				})
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("output %q, sums of %d models: got error %v, want one with %q", name, sums, err, want)
+			}
+			leavesNothing(t, filepath.Join(dir, "x"))
+		}
 	}
 }

@@ -6,22 +6,33 @@ import (
 	"fmt"
 
 	"github.com/modelavg/modelavg/checkpoint"
+	"github.com/modelavg/modelavg/merge"
 )
 
 // createPart begins to write a part of the output by sums. A part that merge.Plan.RunPart writes has other facts: the
 // two do not mix.
+func (j *Job) createPart(p *merge.Plan, first *checkpoint.Model, part int) (*checkpoint.PartWriter, error) {
+	facts := []checkpoint.Fact{{Name: "way", Value: "by sums"}, {Name: "run", Value: j.ID}}
+	number := checkpoint.Part{Number: part, Of: j.Parts}
+	return checkpoint.CreatePart(j.Output, number, tensorsOf(p), p.Metadata, facts, j.create(first)...)
+}
+
+// tensorsOf returns the tensors of the output.
+func tensorsOf(p *merge.Plan) []checkpoint.Tensor {
+	all := make([]checkpoint.Tensor, len(p.Steps))
+	for i := range p.Steps {
+		all[i] = p.Steps[i].Tensor
+	}
+	return all
+}
+
+// createPart begins to write a part of the output by sums.
 func (o *opened) createPart(part int) (*checkpoint.PartWriter, error) {
 	p, err := o.makePlan()
 	if err != nil {
 		return nil, err
 	}
-	tensors := make([]checkpoint.Tensor, len(p.Steps))
-	for i := range p.Steps {
-		tensors[i] = p.Steps[i].Tensor
-	}
-	facts := []checkpoint.Fact{{Name: "way", Value: "by sums"}, {Name: "run", Value: o.job.ID}}
-	number := checkpoint.Part{Number: part, Of: o.job.Parts}
-	return checkpoint.CreatePart(o.job.Output, number, tensors, p.Metadata, facts, o.job.create(o.all[0])...)
+	return o.job.createPart(p, o.all[0], part)
 }
 
 // ranges returns what the part has of which tensors.
