@@ -162,8 +162,28 @@ func (d *outputDirectory) checkOthers(plans []shardPlan, withIndex bool) error {
 	if err != nil || !found {
 		return err
 	}
-	return fmt.Errorf("%s: has %s already, which would be ambiguous beside the files to be written: remove it, or choose another directory",
-		d.target, other)
+	remove := "it"
+	if !withIndex { // without the index nothing would say of its shards what they are
+		remove = "it and the shards of its model"
+		if names := shardsOfIndex(d.target); len(names) > 0 {
+			remove += " (" + someNames(names) + ")"
+		}
+	}
+	return fmt.Errorf("%s: has %s already, which would be ambiguous beside the files to be written: "+
+		"remove %s, or choose another directory", d.target, other, remove)
+}
+
+// someNames returns the names for an error: all of them, or the first and the last ones of many.
+func someNames(names []string) string {
+	const most = 4
+	text := make([]string, len(names))
+	for i, name := range names {
+		text[i] = quote(name)
+	}
+	if len(text) > most {
+		text = []string{text[0], text[1], "…", text[len(text)-1]}
+	}
+	return strings.Join(text, ", ")
 }
 
 // add creates a file of the directory.

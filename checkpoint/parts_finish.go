@@ -583,6 +583,14 @@ func (u *Unfinished) Remove() error {
 	return removeParts(u.path, u.dir)
 }
 
+// errNothingToDiscard is ErrNoParts in other words: whoever discards an output did not mean to finish it.
+var errNothingToDiscard error = nothingToDiscard{}
+
+type nothingToDiscard struct{}
+
+func (nothingToDiscard) Error() string        { return "there is nothing to discard" }
+func (nothingToDiscard) Is(target error) bool { return target == ErrNoParts }
+
 // DiscardParts removes the unfinished output of path and returns its path. The error wraps [ErrNoParts] if there is
 // none.
 //
@@ -595,7 +603,7 @@ func DiscardParts(path string) (string, error) {
 	removeStaleParts(dir)
 	info, err := os.Lstat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%s: %w: there is no %s", path, ErrNoParts, dir)
+		return "", fmt.Errorf("%s: %w: there is no %s", path, errNothingToDiscard, dir)
 	}
 	if err != nil {
 		return "", err
@@ -605,7 +613,7 @@ func DiscardParts(path string) (string, error) {
 	}
 	held, err := lockParts(dir, false, partsLockWait)
 	if errors.Is(err, errNotThere) {
-		return "", fmt.Errorf("%s: %w: %w", path, ErrNoParts, err)
+		return "", fmt.Errorf("%s: %w: %w", path, errNothingToDiscard, err)
 	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", path, err)

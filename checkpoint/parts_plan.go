@@ -69,6 +69,14 @@ func (p Part) check() error {
 type Fact struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
+
+	// Differs is what errors say, in place of the name and the two values, if the unfinished output has another value.
+	// It is not compared.
+	Differs string `json:"-"`
+
+	// Summary says that the fact follows from others as a rule: errors name it only if no other one differs. It is not
+	// compared.
+	Summary bool `json:"-"`
 }
 
 // A TensorRange is Length bytes of the data of a tensor, from byte Offset on.
@@ -120,10 +128,15 @@ func (p *sharedPlan) all() []Fact {
 		kind = "a directory"
 	}
 	facts := append([]Fact{
-		{"format", p.Format}, {"number of parts", fmt.Sprint(p.Parts)}, {"output", kind},
+		{Name: "format", Value: p.Format},
+		{Name: "number of parts", Value: fmt.Sprint(p.Parts)},
+		{Name: "output", Value: kind},
 	}, p.Facts...)
 	for _, f := range p.Files {
-		facts = append(facts, Fact{"file " + quote(f.Name), fmt.Sprintf("%d bytes, header %.16s", f.Size, f.Header)})
+		facts = append(facts, Fact{
+			Name:  "file " + quote(f.Name),
+			Value: fmt.Sprintf("%d bytes, header %.16s", f.Size, f.Header),
+		})
 	}
 	return facts
 }
@@ -134,14 +147,19 @@ func (p *sharedPlan) differences(there *sharedPlan) string {
 	for _, f := range there.all() {
 		is[f.Name] = f.Value
 	}
-	var list []string
+	var list, summaries []string
 	for _, f := range p.all() {
 		got, ok := is[f.Name]
 		delete(is, f.Name)
 		switch {
 		case !ok:
 			list = append(list, fmt.Sprintf("it has no %s, want %s", f.Name, f.Value))
-		case got != f.Value:
+		case got == f.Value:
+		case f.Differs != "":
+			list = append(list, f.Differs)
+		case f.Summary:
+			summaries = append(summaries, fmt.Sprintf("its %s is %s, want %s", f.Name, got, f.Value))
+		default:
 			list = append(list, fmt.Sprintf("its %s is %s, want %s", f.Name, got, f.Value))
 		}
 	}
@@ -149,6 +167,9 @@ func (p *sharedPlan) differences(there *sharedPlan) string {
 		if value, ok := is[f.Name]; ok {
 			list = append(list, fmt.Sprintf("it has %s, %s", f.Name, value))
 		}
+	}
+	if len(list) == 0 {
+		list = summaries
 	}
 	if len(list) == 0 {
 		return "their facts are in another order"

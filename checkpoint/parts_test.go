@@ -234,7 +234,7 @@ func TestCreatePartAtOnce(t *testing.T) {
 		errs := make([]error, 8)
 		for i := range errs {
 			group.Go(func() {
-				facts := []Fact{{"color", []string{"red", "blue"}[i%2*(round%2)]}}
+				facts := []Fact{{Name: "color", Value: []string{"red", "blue"}[i%2*(round%2)]}}
 				w, err := CreatePart(path, Part{i + 1, 8}, partTensors(), nil, facts, WithoutSync())
 				if err == nil {
 					err = w.Close()

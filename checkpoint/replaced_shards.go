@@ -30,21 +30,27 @@ func (d *outputDirectory) replacedShards() []string {
 	if d.index == nil {
 		return nil
 	}
-	old := shardsNamed(d.target, indexName)
-	if len(old) == 0 {
-		return nil
-	}
-	entries, err := os.ReadDir(d.target)
-	if err != nil {
-		return nil
-	}
 	ours := make(map[string]bool)
 	for name := range d.names() {
 		ours[strings.ToLower(name)] = true // is the same file on some systems
 	}
+	return slices.DeleteFunc(shardsOfIndex(d.target), func(name string) bool { return ours[strings.ToLower(name)] })
+}
+
+// shardsOfIndex returns the names of the files in the directory, or links, that its index names and no other index in
+// it does, sorted.
+func shardsOfIndex(dir string) []string {
+	old := shardsNamed(dir, indexName)
+	if len(old) == 0 {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
 	for _, e := range entries {
 		if name := e.Name(); name != indexName && strings.HasSuffix(name, indexSuffix) {
-			for file := range shardsNamed(d.target, name) {
+			for file := range shardsNamed(dir, name) {
 				delete(old, file)
 			}
 		}
@@ -52,7 +58,7 @@ func (d *outputDirectory) replacedShards() []string {
 	var names []string
 	for _, e := range entries {
 		name := e.Name()
-		if old[name] && !ours[strings.ToLower(name)] && strings.HasSuffix(strings.ToLower(name), shardExtension) &&
+		if old[name] && strings.HasSuffix(strings.ToLower(name), shardExtension) &&
 			(e.Type().IsRegular() || e.Type() == fs.ModeSymlink) {
 			names = append(names, name)
 		}

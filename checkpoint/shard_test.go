@@ -513,7 +513,7 @@ func TestShardsIntoDirectory(t *testing.T) {
 	// Neither a file beside an index nor an index beside a file.
 	_, err := Create(dir, nil, nil, WithMaxShardSize(1))
 	wantError(t, err, dir, "d: has model.safetensors.index.json already, which would be ambiguous beside the files to be written: "+
-		"remove it, or choose another directory")
+		`remove it and the shards of its model ("s1.safetensors", "s2.safetensors"), or choose another directory`)
 	one := modelDir(t, map[string]string{singleName: string(smallFile("a"))})
 	_, err = Create(one, nil, nil, WithShards(layout))
 	wantError(t, err, one, "d: has model.safetensors already, which would be ambiguous beside the files to be written: "+

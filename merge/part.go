@@ -145,6 +145,7 @@ func (p *Plan) facts() ([]checkpoint.Fact, error) {
 	facts := []checkpoint.Fact{
 		{Name: "rule", Value: p.Rule},
 		{Name: "number of models", Value: fmt.Sprint(len(p.Sources))},
+		{Name: "number of tensors", Value: fmt.Sprint(len(p.Steps))},
 		{Name: "policy for integers", Value: string(p.Policies.Integers)},
 		{Name: "policy for keys", Value: string(p.Policies.Keys)},
 		{Name: "policy for numbers that are not finite", Value: string(p.Policies.NonFinite)},
@@ -161,6 +162,8 @@ func (p *Plan) facts() ([]checkpoint.Fact, error) {
 			checkpoint.Fact{
 				Name:  fmt.Sprintf("model %d", k+1),
 				Value: fmt.Sprintf("%d bytes to read, tensors and sample %s", s.Bytes, sum),
+				Differs: fmt.Sprintf("model %d (%s) has changed since the first part began, or is another one, or other "+
+					"tensors of it are read", k+1, s.Path),
 			})
 	}
 	h := sha256.New()
@@ -173,7 +176,7 @@ func (p *Plan) facts() ([]checkpoint.Fact, error) {
 		fmt.Fprintln(h)
 	}
 	return append(facts, checkpoint.Fact{
-		Name: "tensors, their sources and weights", Value: hex.EncodeToString(h.Sum(nil)[:8]),
+		Name: "tensors, their sources and weights", Value: hex.EncodeToString(h.Sum(nil)[:8]), Summary: true,
 	}), nil
 }
 

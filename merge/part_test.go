@@ -338,7 +338,7 @@ func TestRunPartSources(t *testing.T) {
 	if err := run(1, a, c); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(2, a, a); !errors.Is(err, checkpoint.ErrOtherPlan) || !strings.Contains(err.Error(), "its model 2") {
+	if err := run(2, a, a); !errors.Is(err, checkpoint.ErrOtherPlan) || !strings.Contains(err.Error(), ": model 2 ("+a+") has") {
 		t.Error(err)
 	}
 	if err := run(2, b, c); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/modelavg/modelavg/checkpoint"
+	"github.com/modelavg/modelavg/internal/bytesize"
 	"github.com/modelavg/modelavg/internal/printable"
 	"github.com/modelavg/modelavg/merge"
 	"github.com/modelavg/modelavg/weighting"
@@ -28,7 +29,7 @@ type averageFlags struct {
 	workers       int
 	json          bool
 	noSync        bool
-	maxShardSize  byteSize
+	maxShardSize  bytesize.Size
 	integers      choice
 	keys          choice
 	nonFinite     choice
@@ -69,8 +70,9 @@ Files. Models are safetensors files, model directories (one file, or shards and 
 .npz files. If the first model is a directory, so is the output, with the same shards and with copies of the other files
 in it (config.json, tokenizer), unless it is called .safetensors, .npy or .npz. With --max-shard-size it is a directory
 in any case; a tensor that is larger than the size gets a shard of its own. A file takes the place of a model file
-only, or of an empty one. In a directory the shards of the old model go, all of them; files that are not weights are
-neither overwritten nor removed.`
+only, or of an empty one. In a directory, shards and their index take the place of old shards and their index, of which
+none are left, and one file (model.safetensors) that of an old one. Either beside the other would be two models, and is
+an error: the old weights have to be removed before. Files that are not weights are neither overwritten nor removed.`
 
 // policyHelp is the end of the help of every averaging command.
 const policyHelp = `
@@ -128,7 +130,7 @@ func (f *averageFlags) registerPolicies(cmd *cobra.Command) {
 		"`RULE` REGEXP=WEIGHT,... for tensors that match; repeatable")
 }
 
-// A choice is the value of a flag that is one of a few words.
+// A choice is the value of a flag that is one of a few words, in upper or lower case.
 type choice struct {
 	value  string
 	values []string
@@ -139,7 +141,7 @@ func (c *choice) Type() string   { return "WORD" }
 
 func (c *choice) Set(s string) error {
 	for _, v := range c.values {
-		if v == s {
+		if strings.EqualFold(v, s) {
 			c.value = v
 			return nil
 		}

@@ -66,6 +66,9 @@ is noted below them. The name of the file has to end with .svg, and nothing but 
 			if err != nil {
 				return &failure{err}
 			}
+			if plot != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "modelavg: the bars are in %s\n", printable.Name(plot))
+			}
 			d.sort(by.value)
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), d)
@@ -204,7 +207,7 @@ func (c *comparison) sort(measure string) {
 // print prints a table of the tensors, and then the differences.
 func (c *comparison) print(out io.Writer) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "MAX\tRMS\tRELATIVE\tCOSINE\tNON-FINITE\tTENSOR")
+	fmt.Fprintln(w, "MAX\tRMS\tRELATIVE\tCOSINE-DISTANCE\tNON-FINITE\tTENSOR")
 	equal := 0
 	for _, t := range c.Tensors {
 		if t.Max == 0 && t.NonFinite == 0 {

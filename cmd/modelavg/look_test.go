@@ -212,7 +212,7 @@ func TestDiff(t *testing.T) {
 		values("steps", checkpoint.I64, []int64{110}, 1),
 		values("e", checkpoint.F8E8M0, []byte{1}, 1))
 	status, stdout, stderr := execute(t, "diff a b")
-	want := `MAX  RMS      RELATIVE  COSINE  NON-FINITE  TENSOR
+	want := `MAX  RMS      RELATIVE  COSINE-DISTANCE  NON-FINITE  TENSOR
 2    1.41421  0.894427  ` + cosineOf([]float64{1, 2}, []float64{1, 4}) + `  2           special
 1    1        +Inf      -       0           zero
 2    1.58114  2.23607   1       0           turned
@@ -323,7 +323,8 @@ func TestPlot(t *testing.T) {
 	save(t, "c", many...)
 	save(t, "d", manyB...)
 	save(t, "e")
-	if status, _, stderr := execute(t, "diff --plot few.svg a b"); status != statusDone {
+	if status, _, stderr := execute(t, "diff --plot few.svg a b"); status != statusDone ||
+		stderr != "modelavg: the bars are in few.svg\n" {
 		t.Fatal(stderr)
 	}
 	got := texts(t, "few.svg")

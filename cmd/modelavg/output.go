@@ -4,11 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/modelavg/modelavg/checkpoint"
@@ -203,32 +201,4 @@ func (s *sideFiles) text(verb string) string {
 		b.WriteString("\n")
 	}
 	return b.String()
-}
-
-// A byteSize is the value of a flag: a number of bytes, with a unit.
-type byteSize int64
-
-var units = map[string]float64{
-	"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
-	"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40,
-}
-
-func (b *byteSize) String() string {
-	if *b == 0 {
-		return ""
-	}
-	return strconv.FormatInt(int64(*b), 10)
-}
-
-func (b *byteSize) Type() string { return "SIZE" }
-
-func (b *byteSize) Set(text string) error {
-	number := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-	unit, ok := units[strings.ToUpper(text[len(number):])]
-	x, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-	if !ok || err != nil || !(x*unit >= 1 && x*unit < math.MaxInt64) {
-		return fmt.Errorf("want a number of bytes such as 5GB or 500MiB")
-	}
-	*b = byteSize(x * unit)
-	return nil
 }

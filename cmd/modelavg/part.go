@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/modelavg/modelavg/checkpoint"
+	"github.com/modelavg/modelavg/internal/printable"
 	"github.com/modelavg/modelavg/merge"
 )
 
@@ -99,13 +101,20 @@ func averagePart(cmd *cobra.Command, f *averageFlags, plan *merge.Plan, layout l
 	result := result{Plan: plan, Layout: layout.text, Part: &partResult{part.Number, part.Of}}
 	var err error
 	result.Report, err = runPart(cmd.Context(), plan, f.output, part, cmd.ErrOrStderr())
+	if errors.Is(err, checkpoint.ErrOtherPlan) {
+		err = fmt.Errorf("%w (modelavg finish --discard %s gives the unfinished output up, to begin anew)", err, f.output)
+	}
 	if err != nil {
 		return &failure{err}
 	}
 	out := cmd.OutOrStdout()
-	if f.json {
+	switch {
+	case f.json:
 		err = printJSON(out, result)
-	} else {
+	case result.Report.BytesWritten == 0:
+		_, err = fmt.Fprintf(out, "part %d/%d of %s: nothing to do: shares meet at multiples of 1 MiB, and other parts have "+
+			"all of the data\n", part.Number, part.Of, printable.Name(f.output))
+	default:
 		_, err = fmt.Fprintf(out, "part %d/%d of %v", part.Number, part.Of, result.Report)
 	}
 	if err != nil {

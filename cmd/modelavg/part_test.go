@@ -229,7 +229,7 @@ func TestPartRefused(t *testing.T) {
 		{"finish a -o b", "given twice", statusUsage},
 		{"finish --discard --no-check a", "--discard excludes", statusUsage},
 		{"finish a", "a: there is nothing to finish: there is no .a.parts", statusFailed},
-		{"finish --discard a", "a: there is nothing to finish", statusFailed},
+		{"finish --discard a", "a: there is nothing to discard: there is no .a.parts", statusFailed},
 	} {
 		inDirectory(t)
 		status, _, stderr := execute(t, test.line)
@@ -250,18 +250,22 @@ func TestPartOfAnotherPlan(t *testing.T) {
 	for line, want := range map[string]string{
 		"weighted -w 0.25,0.75 b c --part 1/8":                  "its weight of model 1 is 0.5, want 0.25",
 		"weighted -w 0.5,0.5 b c --part 1/4":                    "its number of parts is 8, want 4",
-		"weighted -w 0.5,0.5 b d --part 1/8":                    "its model 2 is 16 bytes to read",
+		"weighted -w 0.5,0.5 b d --part 1/8":                    "plan: model 2 (d) has changed since the first part began, or is another one",
 		"weighted -w 0.5,0.5 b c --part 1/8 --dtype f16":        "its dtype of averages is first, want F16",
 		"weighted -w 0.5,0.5 b c --part 1/8 --integers max":     "its policy for integers is last, want max",
 		"mean b c --part 1/8":                                   "its rule is weighted mean, want mean",
 		"weighted -w 0.5,0.5 b c --max-shard-size 8 --part 1/8": "its output is one file, want a directory",
-		"weighted -w 0.5,0.5 b c --exclude steps --part 1/8":    `its file "out" is `,
+		"weighted -w 0.5,0.5 b c --exclude steps --part 1/8":    "its number of tensors is 2, want 1",
 		"weighted -w 0.5,0.25,0.25 b c c --part 1/8":            "its number of models is 2, want 3",
 	} {
 		status, _, stderr := execute(t, line+" -o out")
 		if status != statusFailed || !strings.Contains(stderr, want) ||
-			!strings.Contains(stderr, "of out: .out.parts: the unfinished output is of another plan: ") {
+			!strings.Contains(stderr, "of out: .out.parts: the unfinished output is of another plan: ") ||
+			!strings.HasSuffix(stderr, " (modelavg finish --discard out gives the unfinished output up, to begin anew)\n") {
 			t.Errorf("%s: status %d, %q, want %q", line, status, stderr, want)
+		}
+		if strings.Contains(stderr, "sources and weights") { // which says less than what differs besides
+			t.Errorf("%s: %q", line, stderr)
 		}
 	}
 	status, _, stderr := execute(t, "finish out")
@@ -278,6 +282,21 @@ func TestPartOfAnotherPlan(t *testing.T) {
 	}
 	if got := strings.Join(files(t), " "); got != "a b c d" {
 		t.Errorf("files %s", got)
+	}
+}
+
+// The part of a small model that gets no data says so.
+func TestPartOfNothing(t *testing.T) {
+	inDirectory(t)
+	want := "part 1/3 of out: nothing to do: shares meet at multiples of 1 MiB, and other parts have all of the data\n"
+	if got := inParts(t, "mean a b -o out", 3, 1); !strings.HasSuffix(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := inParts(t, "mean a b -o out", 3, 2, 3); !strings.Contains(got, "part 3/3 of out: 1 tensor averaged") {
+		t.Error(got)
+	}
+	if status, _, stderr := execute(t, "finish out"); status != statusDone {
+		t.Error(stderr)
 	}
 }
 

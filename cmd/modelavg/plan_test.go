@@ -155,6 +155,7 @@ func TestPolicyFlags(t *testing.T) {
 		{"mean --exclude new -o out a k", []string{"I64 steps", "F32 weight"}, "left out: tensor \"new\", excluded\n"},
 		{"mean --include ^w -o out a b", []string{"F32 weight"}, "1 tensor averaged\n"},
 		{"mean --dtype bf16 -o out a b", []string{"I64 steps", "BF16 weight"}, ""},
+		{"mean --dtype BF16 -o out a b", []string{"I64 steps", "BF16 weight"}, ""},
 		{"mean --dtype f8_e4m3 --overflow saturate -o out a b", []string{"I64 steps", "F8_E4M3 weight"}, ""},
 		{"ewa --decay 0.5 --integers sum -o out a b c", []string{"I64 steps", "F32 weight"}, "1 summed: steps"},
 		{"mean --integers first --no-sync -o out b c", []string{"I64 steps", "F32 weight"}, "copied from b: steps"},

@@ -131,8 +131,19 @@ func averages(t *testing.T, engine ...string) {
 		out := filepath.Join(t.TempDir(), "out.safetensors")
 		args := append(append([]string{"-o", out, "-parts=3"}, way...), engine...)
 		stdout, stderr, status := call(t, append(args, models...)...)
-		if status != 0 || stderr != "" || !strings.HasPrefix(stdout, out+": ") {
-			t.Fatalf("%v: status %d, stdout %q, stderr %q, want status 0 and a report", args, status, stdout, stderr)
+		if status != 0 || !strings.HasPrefix(stdout, "weight 0.25        "+models[0]+"\n") ||
+			!strings.Contains(stdout, models[3]+"\n"+out+": ") {
+			t.Fatalf("%v: status %d, stdout %q, stderr %q, want status 0, the weights and a report", args, status, stdout,
+				stderr)
+		}
+		var notice string
+		for _, flag := range engine {
+			if endpoint, found := strings.CutPrefix(flag, "-endpoint="); found {
+				notice = "modelavg-beam: the job goes to the engine at " + endpoint + "\n"
+			}
+		}
+		if stderr != notice {
+			t.Errorf("%v: stderr %q, want %q", args, stderr, notice)
 		}
 		got, err := os.ReadFile(out)
 		must(t, err)
@@ -152,7 +163,7 @@ func averages(t *testing.T, engine ...string) {
 	out := filepath.Join(t.TempDir(), "out.safetensors")
 	bad := models[2]
 	spoil(t, bad)
-	args := append([]string{"-o", out, "-parts=3", "-non-finite=error"}, engine...)
+	args := append([]string{"-o", out, "-parts=3", "-nonfinite=error"}, engine...)
 	_, stderr, status := call(t, append(args, models...)...)
 	if status != 1 || !strings.Contains(stderr, bad) || !strings.Contains(stderr, `"weight"`) {
 		t.Errorf("status %d, stderr %q, want status 1 and %s and its tensor", status, stderr, bad)
@@ -270,18 +281,52 @@ func TestUsage(t *testing.T) {
 		"2 weights for 1 models":   {"-o", "out.safetensors", "-w", "1,0", "a"},
 		`runner "dataflow"`:        {"-o", "out.safetensors", "-runner=dataflow", "a"},
 		"needs the -endpoint":      {"-o", "out.safetensors", "-runner=flink", "a"},
+		"port -1, want 1 to 65535": {"-pool", "-1"},
+		"-pool serves":             {"-pool", "50000", "a"},
 		"-async is not supported":  {"-o", "out.safetensors", "-async", "a"},
 		"flag provided but not de": {"-absent"},
+		"-workers: parse error":    {"-workers=x"},
+		"bytes such as 5GB":        {"-max-shard-size=5XB", "-o", "out", "a"},
+		"f16, bf16, f8_e4m3":       {"-o", "out", "-dtype=i8", "a"},
+		"-o after the first model": {"a.safetensors", "-o", "x"},
+		"a .npz file cannot be":    {"-o", "m.NPZ", "a"},
 	} {
 		stdout, stderr, status := call(t, args...)
-		if status != 2 || stdout != "" || !strings.Contains(stderr, want) {
-			t.Errorf("%v: status %d, stdout %q, stderr %q, want status 2 and %q", args, status, stdout, stderr, want)
+		if status != 2 || stdout != "" || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%v: status %d, stdout %q, stderr %q, want status 2 and one line with %q", args, status, stdout,
+				stderr, want)
 		}
 	}
 	_, stderr, status := call(t, "-help")
 	if status != 0 || !strings.Contains(stderr, "modelavg-beam -o OUTPUT") ||
 		!strings.Contains(stderr, "-environment_type") {
 		t.Errorf("-help: status %d, got %q", status, stderr)
+	}
+}
+
+// The values of flags are those of the command modelavg.
+func TestFlags(t *testing.T) {
+	models := writeModels(t, 2)
+	for _, spelling := range []string{"-nonfinite", "--nonfinite", "-non-finite"} {
+		out := filepath.Join(t.TempDir(), "out")
+		args := append([]string{"--o", out, "-dtype=bf16", "-max-shard-size=3MB", spelling, "error", "-w=0.25,0.75"},
+			models...)
+		stdout, stderr, status := call(t, args...)
+		if status != 0 || stderr != "" || !strings.HasPrefix(stdout, "weight 0.25        "+models[0]+"\nweight 0.75 ") {
+			t.Fatalf("%s: status %d, stdout %q, stderr %q", spelling, status, stdout, stderr)
+		}
+		m, err := checkpoint.Open(out)
+		must(t, err)
+		if w, _ := m.Tensor("weight"); w.DType != checkpoint.BF16 || len(m.Shards()) != 2 {
+			t.Errorf("dtype %v in %d shards, want BF16 in 2", w.DType, len(m.Shards()))
+		}
+		must(t, m.Close())
+		spoil(t, models[1])
+		_, stderr, status = call(t, args...)
+		if status != 1 || !strings.Contains(stderr, models[1]) {
+			t.Errorf("%s: status %d, stderr %q, want the NaN in %s", spelling, status, stderr, models[1])
+		}
+		models = writeModels(t, 2)
 	}
 }
 
