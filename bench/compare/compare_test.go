@@ -90,6 +90,9 @@ func TestCompare(t *testing.T) {
 			t.Errorf("the output lacks %q:\n%s", want, out.String())
 		}
 	}
+	if want := "round 1 of 3 done: number of benchmarks 2, time left about "; !strings.Contains(progress.String(), want) {
+		t.Errorf("got the progress\n%s\nwant %q", progress.String(), want)
+	}
 	raw, err := os.ReadFile(filepath.Join(keep, "new.txt"))
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -125,6 +126,7 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) (err
 		sides[i] = s
 		fmt.Fprintf(stderr, "built %s: %s\n", name, s.title)
 	}
+	began := time.Now()
 	for round := range o.rounds {
 		for i := range sides {
 			// Each side goes first in every other round.
@@ -132,7 +134,16 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) (err
 				return err
 			}
 		}
-		fmt.Fprintf(stderr, "round %d of %d done\n", round+1, o.rounds)
+		fmt.Fprintf(stderr, "round %d of %d done", round+1, o.rounds)
+		if round == 0 {
+			m, err := parse(sides[0].output.String(), sides[0].title)
+			if err != nil {
+				return err
+			}
+			left := time.Since(began) * time.Duration(o.rounds-1)
+			fmt.Fprintf(stderr, ": number of benchmarks %d, time left about %v", len(m.names), left.Round(time.Second))
+		}
+		fmt.Fprintln(stderr)
 	}
 	if o.out != "" {
 		if err := os.MkdirAll(o.out, 0o777); err != nil {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -22,7 +23,8 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"2 models of 0 MB of F32", "| modelavg, 2 workers | ", movesName(1), "cat of all into one", string(cold),
+		"2 models of 0 MB of F32", "milliseconds", "| modelavg, 1 worker | ", "| modelavg, 2 workers | ", movesName(1),
+		"cat of all into one", string(cold),
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("got\n%s\nwant %q", out.String(), want)
@@ -61,10 +63,15 @@ func TestMove(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	for _, arguments := range [][]string{
-		nil, {"-dir", "."[:0]}, {"-dir", ".", "extra"}, {"-dir", ".", "-rounds", "0"}, {"-dir", ".", "-dtype", "I8"},
+		nil,
+		{"-dir", "."[:0]},
+		{"-dir", ".", "extra"},
+		{"-dir", ".", "-rounds", "0"},
+		{"-dir", ".", "-dtype", "I8"},
+		{"-none"},
 	} {
-		if _, err := parse(arguments, io.Discard); err == nil {
-			t.Errorf("%q: no error", arguments)
+		if _, err := parse(arguments, io.Discard); !errors.As(err, new(usageError)) {
+			t.Errorf("%q: got error %v, want one of the command line", arguments, err)
 		}
 	}
 }

@@ -30,11 +30,22 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
+	err := run(os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case errors.As(err, new(usageError)):
+		fmt.Fprintln(os.Stderr, "files:", err)
+		os.Exit(2)
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "files:", err)
 		os.Exit(1)
 	}
 }
+
+// A usageError is a command line that cannot be followed.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
 
 // settings are the command line.
 type settings struct {
@@ -57,18 +68,22 @@ func parse(arguments []string, output io.Writer) (s settings, err error) {
 	set.IntVar(&s.rounds, "rounds", 10, "number of rounds")
 	set.StringVar(&s.python, "python", "python3", "Python with NumPy or PyTorch; without them its rows are missing")
 	if err := set.Parse(arguments); err != nil {
-		return s, err
+		if errors.Is(err, flag.ErrHelp) {
+			return s, err
+		}
+		return s, usageError{err}
 	}
 	s.workers = []int{1, 2, 4}
 	switch {
 	case set.NArg() > 0:
-		return s, fmt.Errorf("got argument %q, want flags only", set.Arg(0))
+		return s, usageError{fmt.Errorf("got argument %q, want flags only", set.Arg(0))}
 	case s.dir == "":
-		return s, errors.New("-dir: got none, want a directory")
+		return s, usageError{errors.New("-dir: got none, want a directory")}
 	case s.models < 1 || s.rounds < 1 || s.bytes < tensors:
-		return s, fmt.Errorf("got %d models of %d bytes and %d rounds, want at least 1, %d and 1", s.models, s.bytes, s.rounds, tensors)
+		return s, usageError{fmt.Errorf("got %d models of %d bytes and %d rounds, want at least 1, %d and 1", s.models, s.bytes,
+			s.rounds, tensors)}
 	case !s.dtype.IsFloat():
-		return s, fmt.Errorf("-dtype: got %v, want F32, F16, BF16 or F64", s.dtype)
+		return s, usageError{fmt.Errorf("-dtype: got %v, want F32, F16, BF16 or F64", s.dtype)}
 	}
 	return s, nil
 }
@@ -127,7 +142,11 @@ func run(arguments []string, stdout, stderr io.Writer) error {
 				}
 			}
 		}
-		fmt.Fprintf(stderr, "round %d of %d\n", round, s.rounds)
+		if round == 0 {
+			fmt.Fprintln(stderr, "warm-up done")
+			continue
+		}
+		fmt.Fprintf(stderr, "round %d of %d done\n", round, s.rounds)
 	}
 	s.print(stdout, jobs, times)
 	return nil
@@ -139,7 +158,7 @@ func (s settings) jobs(inputs []string, out string) ([]job, error) {
 	for _, workers := range s.workers {
 		jobs = append(jobs,
 			job{movesName(workers), func() error { return move(inputs, out, workers) }},
-			job{fmt.Sprintf("modelavg, %d workers", workers), func() error { return average(inputs, out, workers) }})
+			job{"modelavg, " + countWorkers(workers), func() error { return average(inputs, out, workers) }})
 	}
 	jobs = append(jobs, job{"cat of all into one", func() error {
 		f, err := os.Create(out)
@@ -173,12 +192,19 @@ func (s settings) jobs(inputs []string, out string) ([]job, error) {
 }
 
 func movesName(workers int) string {
-	return fmt.Sprintf("the same reads and writes, %d workers", workers)
+	return "the same reads and writes, " + countWorkers(workers)
+}
+
+func countWorkers(workers int) string {
+	if workers == 1 {
+		return "1 worker"
+	}
+	return fmt.Sprintf("%d workers", workers)
 }
 
 // print writes the medians, and the ratio to the reads and writes with as many workers, or with the default number.
 func (s settings) print(w io.Writer, jobs []job, times map[state]map[string][]time.Duration) {
-	fmt.Fprintf(w, "%d models of %d MB of %s into one; medians of %d rounds in turn, seconds:\n\n", s.models, s.bytes/1e6, s.dtype, s.rounds)
+	fmt.Fprintf(w, "%d models of %d MB of %s into one; medians of %d rounds in turn, milliseconds:\n\n", s.models, s.bytes/1e6, s.dtype, s.rounds)
 	fmt.Fprintf(w, "| | %s | ratio | %s | ratio |\n|---|---:|---:|---:|---:|\n", warm, cold)
 	moves := ""
 	for _, j := range jobs {
@@ -192,7 +218,7 @@ func (s settings) print(w io.Writer, jobs []job, times map[state]map[string][]ti
 			for i := range list {
 				ratios[i] = float64(list[i]) / float64(limit[i])
 			}
-			fmt.Fprintf(w, " %.2f | %.2f |", middle(list).Seconds(), middle(ratios))
+			fmt.Fprintf(w, " %.1f | %.2f |", 1e3*middle(list).Seconds(), middle(ratios))
 		}
 		fmt.Fprintln(w)
 	}
