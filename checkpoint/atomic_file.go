@@ -10,7 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"unicode/utf8"
+
+	"github.com/modelavg/modelavg/internal/filelock"
+	"github.com/modelavg/modelavg/internal/release"
 )
 
 // An atomicFile is a file that is written under a temporary name and then takes the place of another.
@@ -23,6 +27,10 @@ type atomicFile struct {
 	temp   string
 	file   *os.File
 	size   int64
+
+	// Linux lets one write of a file in at a time and has the others spin. A goroutine that waits here instead leaves its
+	// processor to another one.
+	writing sync.Mutex
 
 	writeback *writeback // nil unless it is to be flushed, and large
 	placed    bool       // it has its name, and is closed
@@ -140,7 +148,7 @@ func openTemp(target string, perm fs.FileMode) (*os.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", target, err)
 		}
-		if lock(f) != lockTaken && isAt(f, f.Name()) {
+		if filelock.Lock(f) != filelock.Taken && filelock.IsAt(f, f.Name()) {
 			return f, nil
 		}
 		f.Close()
@@ -155,16 +163,6 @@ func isDirectory(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// isAt reports whether f is the file at path.
-func isAt(f *os.File, path string) bool {
-	opened, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	named, err := os.Lstat(path)
-	return err == nil && os.SameFile(opened, named)
-}
-
 // startWriteback has the file brought to the disk while it is written, if it is to be flushed.
 func (a *atomicFile) startWriteback(sync bool) {
 	if sync {
@@ -174,7 +172,9 @@ func (a *atomicFile) startWriteback(sync bool) {
 
 // writeAt writes to the file, and has its full blocks brought to the disk if there is a writeback.
 func (a *atomicFile) writeAt(p []byte, off int64) (int, error) {
+	a.writing.Lock()
 	n, err := a.file.WriteAt(p, off)
+	a.writing.Unlock()
 	a.writeback.wrote(off, int64(n))
 	return n, err
 }
@@ -270,7 +270,7 @@ func (a *atomicFile) discard() error {
 		err = nil
 	}
 	if renamesOpenFiles && !a.placed {
-		release(a.file, a.size)
+		release.Close(a.file, a.size)
 		_ = os.Remove(a.temp) // the link to it in a directory that has been exchanged meanwhile: see removeAbandoned
 	}
 	return err
@@ -328,7 +328,7 @@ func removeStaleIn(dir, target string, match func(name string) bool) ([]string, 
 
 // removeIfStale removes the temporary file or directory if nobody holds its lock.
 func removeIfStale(temp, target string) (bool, error) {
-	f, err := openForLock(temp)
+	f, err := filelock.Open(temp)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil
@@ -338,7 +338,7 @@ func removeIfStale(temp, target string) (bool, error) {
 	defer f.Close()
 	// The lock is kept until the name is gone: whoever creates a file looks, with the lock, whether it still has its
 	// name.
-	if lock(f) != lockHeld || !isAt(f, temp) {
+	if filelock.Lock(f) != filelock.Held || !filelock.IsAt(f, temp) {
 		return false, nil
 	}
 	if info, err := f.Stat(); err == nil && info.IsDir() && target != "" {
@@ -351,12 +351,3 @@ func removeIfStale(temp, target string) (bool, error) {
 	}
 	return true, nil
 }
-
-// lockState is the outcome of an attempt to lock a file.
-type lockState uint8
-
-const (
-	lockUnsupported lockState = iota // by the system or the file system
-	lockHeld                         // by us
-	lockTaken                        // by another
-)

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/modelavg/modelavg/internal/filelock"
 )
 
 // An outputDirectory is a model directory that is written: files under temporary names, which are put in their places
@@ -131,14 +133,14 @@ func openTempDirectory(target string) (string, *os.File, error) {
 		if !renamesOpenFiles {
 			return temp, nil, nil
 		}
-		f, err := openForLock(temp)
+		f, err := filelock.Open(temp)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return "", nil, errors.Join(fmt.Errorf("%s: %w", target, err), os.Remove(temp))
 		}
-		if lock(f) != lockTaken && isAt(f, temp) {
+		if filelock.Lock(f) != filelock.Taken && filelock.IsAt(f, temp) {
 			return temp, f, nil
 		}
 		f.Close()

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/modelavg/modelavg/internal/filelock"
 )
 
 // The directory of the unfinished output has a lock, which the processes of one machine see: parts share it while they
@@ -27,13 +29,13 @@ const partsLockWait = 2 * time.Second
 // lockParts takes the lock of the unfinished output in dir, alone or shared, and waits for it. It returns nil where
 // there are no such locks. The error is errFinishing, errRunning or errNotThere.
 func lockParts(dir string, shared bool, wait time.Duration) (*os.File, error) {
-	take := lock
+	take := filelock.Lock
 	if shared {
-		take = lockShared
+		take = filelock.LockShared
 	}
 	until := time.Now().Add(wait)
 	for {
-		f, err := openForLock(dir)
+		f, err := filelock.Open(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, errNotThere
 		}
@@ -41,19 +43,19 @@ func lockParts(dir string, shared bool, wait time.Duration) (*os.File, error) {
 			return nil, nil // not every system opens directories
 		}
 		switch take(f) {
-		case lockHeld:
-			if isAt(f, dir) {
+		case filelock.Held:
+			if filelock.IsAt(f, dir) {
 				return f, nil
 			}
 			f.Close()
 			return nil, errNotThere
-		case lockUnsupported:
+		case filelock.Unsupported:
 			f.Close()
 			return nil, nil
 		}
 		// Parts let others share it with them.
 		err = errFinishing
-		if !shared && lockShared(f) == lockHeld {
+		if !shared && filelock.LockShared(f) == filelock.Held {
 			err = errRunning
 		}
 		f.Close()

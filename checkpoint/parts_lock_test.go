@@ -8,17 +8,19 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/modelavg/modelavg/internal/filelock"
 )
 
 // needLocks skips the test where directories cannot be locked.
 func needLocks(t *testing.T) {
 	t.Helper()
-	f, err := openForLock(t.TempDir())
+	f, err := filelock.Open(t.TempDir())
 	if err != nil {
 		t.Skip(err)
 	}
 	defer f.Close()
-	if lock(f) != lockHeld {
+	if filelock.Lock(f) != filelock.Held {
 		t.Skip("no locks")
 	}
 }

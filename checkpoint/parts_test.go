@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/modelavg/modelavg/internal/filelock"
 )
 
 // partTensors are tensors of several MiB in all, among them some without data.
@@ -579,7 +581,7 @@ func TestFinishRemovesReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer u.Close()
-	if u.lock != nil && lock(u.lock) != lockUnsupported {
+	if u.lock != nil && filelock.Lock(u.lock) != filelock.Unsupported {
 		if _, err := OpenUnfinished("m"); err == nil || !strings.Contains(err.Error(), "another process") {
 			t.Error(err)
 		}

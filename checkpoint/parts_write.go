@@ -330,6 +330,15 @@ func (w *PartWriter) cut(parts int) cut {
 	return cut{len(w.plan.Files), 0}
 }
 
+// Offset returns at which byte of its file the data of the named tensor begins, as [Writer.Offset] does.
+func (w *PartWriter) Offset(name string) (int64, error) {
+	t, ok := w.tensors[name]
+	if !ok {
+		return 0, fmt.Errorf("%s: %w %s", w.path, ErrNoTensor, quote(name))
+	}
+	return t.offset, nil
+}
+
 // WriteAt writes p, little-endian elements, to the data of the named tensor from byte off of it, as [Writer.WriteAt]
 // does, but for one thing: no byte may be written twice by one PartWriter. The header of a file is written with the
 // first byte of its data.

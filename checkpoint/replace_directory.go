@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/modelavg/modelavg/internal/filelock"
 )
 
 // errNoExchange says that a directory could not be replaced in one step, and is as it was.
@@ -89,19 +91,19 @@ func (d *outputDirectory) lockTarget(ctx context.Context) (*os.File, error) {
 	waiting, stop := context.WithTimeout(ctx, lockWait)
 	defer stop()
 	for {
-		f, err := openForLock(path)
+		f, err := filelock.Open(path)
 		if errors.Is(err, fs.ErrPermission) {
 			return nil, nil // files can be put there, but the directory cannot be opened
 		}
 		if err != nil {
 			return nil, err
 		}
-		state := lock(f)
-		if state == lockHeld && isAt(f, path) {
+		state := filelock.Lock(f)
+		if state == filelock.Held && filelock.IsAt(f, path) {
 			return f, nil
 		}
 		f.Close()
-		if state == lockUnsupported {
+		if state == filelock.Unsupported {
 			return nil, nil
 		}
 		select {

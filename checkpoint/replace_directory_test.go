@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/modelavg/modelavg/internal/filelock"
 )
 
 // sameShards are the sizes and the layout of a model whose shards have the names of those of goodFiles.
@@ -202,11 +204,11 @@ func TestCommitWaits(t *testing.T) {
 		if inPlace {
 			t.Chdir(dir)
 		}
-		f, err := openForLock(dir)
+		f, err := filelock.Open(dir)
 		if err != nil {
 			t.Skip(err)
 		}
-		if lock(f) != lockHeld {
+		if filelock.Lock(f) != filelock.Held {
 			f.Close()
 			t.Skip("there are no locks here")
 		}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/modelavg/modelavg/internal/filelock"
 )
 
 // killedPath tells the process that TestRemoveStale starts what to write.
@@ -171,19 +173,19 @@ func TestIsAt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if !isAt(f, path) {
+	if !filelock.IsAt(f, path) {
 		t.Error("the file is not at its path")
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if isAt(f, path) {
+	if filelock.IsAt(f, path) {
 		t.Error("a removed file is at its path")
 	}
 	if err := os.WriteFile(path, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if isAt(f, path) {
+	if filelock.IsAt(f, path) {
 		t.Error("another file passes for a removed one")
 	}
 }

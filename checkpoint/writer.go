@@ -381,6 +381,16 @@ func (w *Writer) TensorWriter(name string) (*TensorWriter, error) {
 	return &TensorWriter{w, w.parts[i]}, nil
 }
 
+// Offset returns at which byte of its file the data of the named tensor begins. Chunks that are written from multiples
+// of a page on are written fastest. The error wraps [ErrNoTensor] if there is no such tensor.
+func (w *Writer) Offset(name string) (int64, error) {
+	t, err := w.TensorWriter(name)
+	if err != nil {
+		return 0, err
+	}
+	return t.part.offset, nil
+}
+
 // A TensorWriter writes the data of one tensor. It is an [io.WriterAt] and may be used from several goroutines at once.
 type TensorWriter struct {
 	writer *Writer

@@ -16,6 +16,7 @@ import (
 type buffer struct {
 	data [][]byte // one for each source
 	out  []byte
+	room []byte // a page more than out, which is in it
 
 	// The bytes of a chunk as elements, for the type that is being averaged. They are kept to be reused.
 	float64s  [][]float64
@@ -31,25 +32,37 @@ type buffer struct {
 func newBuffer(sources, size int, mixed bool) *buffer {
 	b := &buffer{
 		data:      make([][]byte, sources),
-		out:       alignedBytes(size),
+		room:      alignedBytes(size+pageBytes, pageBytes),
 		float64s:  make([][]float64, sources),
 		float32s:  make([][]float32, sources),
 		float16s:  make([][]modelavg.Float16, sources),
 		bfloat16s: make([][]modelavg.BFloat16, sources),
-		sums:      sums{alignedBytes(sumsBytes)},
+		sums:      sums{alignedBytes(sumsBytes, alignment)},
 	}
 	for i := range b.data {
-		b.data[i] = alignedBytes(size)
+		b.data[i] = alignedBytes(size, alignment)
 	}
 	if mixed {
 		b.tile = new(tile)
 	}
+	b.place(0, 1)
 	return b
+}
+
+// place puts out, for elements of so many bytes, where the offset in the file is in its page. Otherwise the system copies
+// an eighth slower to its own pages, and half as fast if out is a few bytes before that place.
+func (b *buffer) place(offset int64, size int) {
+	skip := int(offset & (pageBytes - 1))
+	if skip%size != 0 {
+		skip = 0
+	}
+	end := skip + len(b.room) - pageBytes
+	b.out = b.room[skip:end:end]
 }
 
 // bufferBytes returns how many bytes newBuffer allocates for chunks, sums and tile.
 func bufferBytes(sources, size int, mixed bool) int64 {
-	n := int64(sources+1)*int64(size) + sumsBytes
+	n := int64(sources+1)*int64(size) + pageBytes + sumsBytes
 	if mixed {
 		n += int64(unsafe.Sizeof(tile{}))
 	}
@@ -57,9 +70,9 @@ func bufferBytes(sources, size int, mixed bool) int64 {
 }
 
 // alignedBytes allocates n bytes that begin at a multiple of alignment. The cast to elements needs 8, the rest is speed.
-func alignedBytes(n int) []byte {
+func alignedBytes(n, alignment int) []byte {
 	p := make([]byte, n+alignment-1)
-	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(p))) & (alignment - 1)
+	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(p))) & uintptr(alignment-1)
 	return p[skip:][:n:n]
 }
 

@@ -78,7 +78,7 @@ func TestCloseReplaced(t *testing.T) {
 
 func TestAlignedBytes(t *testing.T) {
 	for n := 1; n < 300; n++ {
-		p := alignedBytes(n)
+		p := alignedBytes(n, alignment)
 		if len(p) != n || cap(p) != n || uintptr(unsafe.Pointer(&p[0]))%alignment != 0 {
 			t.Fatalf("%d bytes: length %d, capacity %d, address %p", n, len(p), cap(p), &p[0])
 		}
@@ -87,7 +87,7 @@ func TestAlignedBytes(t *testing.T) {
 
 // One element that is not finite is found at the beginning, at the end and on both sides of every block.
 func TestAllFinite(t *testing.T) {
-	s := sums{alignedBytes(sumsBytes)}
+	s := sums{alignedBytes(sumsBytes, alignment)}
 	special := map[checkpoint.DType][][]byte{
 		checkpoint.F64:    {{0, 0, 0, 0, 0, 0, 0xf0, 0x7f}, {1, 0, 0, 0, 0, 0, 0xf0, 0xff}},
 		checkpoint.F32:    {{0, 0, 0x80, 0xff}, {1, 0, 0x80, 0x7f}, {0, 0, 0xc0, 0x7f}},
@@ -99,7 +99,7 @@ func TestAllFinite(t *testing.T) {
 	for d, list := range special {
 		size := d.Bits() / 8
 		const n = 2*blocks*blockElements + 5
-		p := alignedBytes(n * size)
+		p := alignedBytes(n*size, alignment)
 		for i := 0; i < len(p); i += size { // the largest finite numbers, of both signs
 			copy(p[i:], list[0])
 			p[i+size-1] ^= byte(i/size%2) << 7
@@ -130,8 +130,8 @@ func TestAllFinite(t *testing.T) {
 }
 
 func BenchmarkAllFinite(b *testing.B) {
-	s := sums{alignedBytes(sumsBytes)}
-	p := alignedBytes(1 << 20)
+	s := sums{alignedBytes(sumsBytes, alignment)}
+	p := alignedBytes(1<<20, alignment)
 	for _, d := range []checkpoint.DType{checkpoint.BF16, checkpoint.F16, checkpoint.F32, checkpoint.F64} {
 		b.Run(d.String(), func(b *testing.B) {
 			b.SetBytes(int64(len(p)))

@@ -340,10 +340,11 @@ func (p *Plan) count() {
 	}
 }
 
-// The chunk of one model, and of all models together. Reads of 1 MiB reach the full speed of the page cache; a few MiB
-// in all stay in the cache of the processor between reading and averaging.
+// The chunk of one model, and of all models together. Reads of 512 KiB reach the full speed of the page cache; writes of
+// more make the system look for larger pages, which it finds among those that were not used for long. A few MiB in all
+// stay in the cache of the processor between reading and averaging.
 const (
-	maxChunkBytes = 1 << 20
+	maxChunkBytes = 512 << 10
 	minChunkBytes = 64 << 10
 	allChunkBytes = 8 << 20
 	pageBytes     = 4 << 10
@@ -396,7 +397,7 @@ func (p *Plan) perChunk(s *Step) int64 { return int64(p.ChunkBytes / s.width) }
 func (p *Plan) pieces() []piece {
 	pieces := make([]piece, len(p.Steps))
 	for i := range p.Steps {
-		pieces[i] = piece{i, 0, p.Steps[i].elements}
+		pieces[i] = piece{step: i, elements: p.Steps[i].elements}
 	}
 	return pieces
 }

@@ -202,7 +202,7 @@ func WithContext(ctx context.Context) Option { return func(o *options) { o.ctx =
 func WithWorkers(n int) Option { return func(o *options) { o.workers = n } }
 
 // WithChunkBytes sets how many bytes of a tensor are read from one model at a time; it is rounded up to a multiple of
-// 64. Zero or less, the default, means 1 MiB for up to 8 models and less for more, at least 64 KiB, so that the chunks
+// 64. Zero or less, the default, means 512 KiB for up to 16 models and less for more, at least 64 KiB, so that the chunks
 // of all models together stay in the cache. The buffers of a run take this times the models that are read, and one,
 // times the workers. It changes no byte of the result.
 func WithChunkBytes(n int) Option { return func(o *options) { o.chunkBytes = n } }

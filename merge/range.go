@@ -129,7 +129,7 @@ func (p *Plan) piecesOf(ranges []Range) ([]piece, error) {
 			return nil, fmt.Errorf("merge: tensor %q: range of %d bytes at byte %d: want multiples of %d, as of a %v",
 				r.Tensor, r.Length, r.Offset, size, s.Tensor.DType)
 		}
-		pieces = append(pieces, piece{i, r.Offset / size, r.Length / size})
+		pieces = append(pieces, piece{step: i, first: r.Offset / size, elements: r.Length / size})
 	}
 	return pieces, nil
 }

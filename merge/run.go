@@ -126,6 +126,11 @@ type output interface {
 	WriteAt(tensor string, p []byte, off int64) (int, error)
 }
 
+// A located output knows at which byte of its file the data of a tensor begins. The system copies whole pages fastest.
+type located interface {
+	Offset(tensor string) (int64, error)
+}
+
 // A run is the state that the workers share.
 type run struct {
 	plan   *Plan
@@ -146,18 +151,66 @@ type piece struct {
 	step     int
 	first    int64
 	elements int64
+	offset   int64 // of the first byte of the piece in the file that is written, or 0 if that is not known
+}
+
+// locate finds out where in the file the pieces are written.
+func (r *run) locate() error {
+	w, ok := r.output.(located)
+	if !ok {
+		return nil
+	}
+	for i := range r.pieces {
+		x := &r.pieces[i]
+		t := &r.plan.Steps[x.step].Tensor
+		begin, err := w.Offset(t.Name)
+		if err != nil {
+			return err
+		}
+		x.offset = begin + x.first*int64(t.DType.Bits()/8)
+	}
+	return nil
+}
+
+// lead returns how many elements of the piece come before the first one that is written at a multiple of a chunk in the
+// file. They are a chunk of their own, so that all others but the last are whole pages.
+func (p *Plan) lead(x piece) int64 {
+	s := &p.Steps[x.step]
+	size := int64(s.Tensor.DType.Bits() / 8)
+	chunk := p.perChunk(s) * size
+	if chunk%pageBytes != 0 {
+		return 0
+	}
+	return min((chunk-x.offset%chunk)%chunk/size, x.elements)
 }
 
 // chunks returns in how many chunks the piece is done.
 func (p *Plan) chunks(x piece) int64 {
 	n := p.perChunk(&p.Steps[x.step])
-	return (x.elements + n - 1) / n
+	lead := p.lead(x)
+	return (lead+n-1)/n + (x.elements-lead+n-1)/n
+}
+
+// chunk returns the first element of chunk i of the piece, counted in the piece, and their number.
+func (p *Plan) chunk(x piece, i int64) (first, n int64) {
+	if lead := p.lead(x); lead > 0 {
+		if i == 0 {
+			return 0, lead
+		}
+		first, i = lead, i-1
+	}
+	n = p.perChunk(&p.Steps[x.step])
+	first += i * n
+	return first, min(n, x.elements-first)
 }
 
 // do lets the workers do all chunks; the first error stops all of them.
 func (r *run) do(ctx context.Context) error {
 	if r.pieces == nil {
 		r.pieces = r.plan.pieces()
+	}
+	if err := r.locate(); err != nil {
+		return err
 	}
 	var chunks int64
 	for _, x := range r.pieces {
@@ -193,9 +246,10 @@ func (r *run) work(ctx context.Context) error {
 			return nil
 		}
 		x := r.pieces[i]
-		n := r.plan.perChunk(&r.plan.Steps[x.step])
-		done := (chunk - before) * n
-		if err := r.chunk(ctx, b, x.step, x.first+done, int(min(n, x.elements-done))); err != nil {
+		first, n := r.plan.chunk(x, chunk-before)
+		size := r.plan.Steps[x.step].Tensor.DType.Bits() / 8
+		b.place(x.offset+first*int64(size), size)
+		if err := r.chunk(ctx, b, x.step, x.first+first, int(n)); err != nil {
 			return err
 		}
 	}

@@ -135,7 +135,7 @@ func TestRunSameBytesForAnyWorkersAndChunks(t *testing.T) {
 	}
 	var want []byte
 	for _, workers := range []int{1, 2, 7} {
-		for _, chunk := range []int{0, 64, 1000, 1 << 16} {
+		for _, chunk := range []int{0, 64, 1000, 4096, 12_288, 1 << 16} {
 			got, err := os.ReadFile(run(t, []float64{0.5, 0.2, 0.3}, paths,
 				merge.WithWorkers(workers), merge.WithChunkBytes(chunk)))
 			if err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // moveChunk is what package merge reads of a model at a time, for few models.
-const moveChunk = 1 << 20
+const moveChunk = 512 << 10
 
 // move does the reads and writes of an average and nothing else: every chunk of every file into a buffer of the worker,
 // and one of them to the output, which is reserved at the beginning.
@@ -52,26 +52,26 @@ func move(inputs []string, out string, workers int) error {
 	return o.Close()
 }
 
-// moveChunks is one worker.
+// moveChunks is one worker. Chunks meet at multiples of their size in the file, as those of package merge do.
 func moveChunks(files []*os.File, out *os.File, next *atomic.Int64, size int64) error {
-	// Tensors begin behind the header, not at a page, which makes a difference to the page cache.
-	const header = 1000
+	const header = 1000 // which is not read here
 	buffers := make([][]byte, len(files))
 	for k := range buffers {
 		buffers[k] = make([]byte, moveChunk)
 	}
 	for {
-		begin := header + (next.Add(1)-1)*moveChunk
+		begin := (next.Add(1) - 1) * moveChunk
 		if begin >= size {
 			return nil
 		}
-		n := min(moveChunk, size-begin)
+		end := min(begin+moveChunk, size)
+		begin = max(begin, min(header, size))
 		for k, f := range files {
-			if _, err := f.ReadAt(buffers[k][:n], begin); err != nil {
+			if _, err := f.ReadAt(buffers[k][:end-begin], begin); err != nil {
 				return err
 			}
 		}
-		if _, err := out.WriteAt(buffers[0][:n], begin); err != nil {
+		if _, err := out.WriteAt(buffers[0][:end-begin], begin); err != nil {
 			return err
 		}
 	}

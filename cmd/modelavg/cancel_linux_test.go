@@ -102,3 +102,9 @@ func testCancel(t *testing.T, rounds int, limit time.Duration, args ...string) {
 		t.Errorf("median %v, want at most %v", middle, limit)
 	}
 }
+
+// median returns the middle of the times.
+func median(times []time.Duration) time.Duration {
+	slices.Sort(times)
+	return times[len(times)/2]
+}

@@ -157,8 +157,8 @@ func measure(t *testing.T, name string, args ...string) (time.Duration, int64) {
 	return time.Since(start), cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss * 1024
 }
 
-// moveBytes does the reads and writes of an average of two files, and nothing else: chunks of 1 MiB after a header, as
-// many workers, space reserved at the beginning.
+// moveBytes does the reads and writes of an average of two files, and nothing else: chunks of 512 KiB that meet at
+// multiples of that in the file, as many workers, space reserved at the beginning.
 func moveBytes(t *testing.T, a, b []string, out string, flush bool) time.Duration {
 	t.Helper()
 	start := time.Now()
@@ -174,10 +174,7 @@ func moveBytes(t *testing.T, a, b []string, out string, flush bool) time.Duratio
 }
 
 func moveFile(a, b, out string, flush bool) error {
-	const (
-		chunk  = 1 << 20
-		header = 14_664 // data does not begin at a page, which makes a difference to the page cache
-	)
+	const chunk = 512 << 10
 	var files [3]*os.File
 	for i, path := range []string{a, b, out} {
 		var err error
@@ -195,7 +192,7 @@ func moveFile(a, b, out string, flush bool) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Fallocate(int(files[2].Fd()), 0, 0, info.Size()+header); err != nil {
+	if err := unix.Fallocate(int(files[2].Fd()), 0, 0, info.Size()); err != nil {
 		return err
 	}
 	var next atomic.Int64
@@ -216,7 +213,7 @@ func moveFile(a, b, out string, flush bool) error {
 						return
 					}
 				}
-				if _, err := files[2].WriteAt(p[0][:n], off+header); err != nil {
+				if _, err := files[2].WriteAt(p[0][:n], off); err != nil {
 					failed.Store(&err)
 					return
 				}
@@ -231,12 +228,6 @@ func moveFile(a, b, out string, flush bool) error {
 		return files[2].Sync()
 	}
 	return nil
-}
-
-// median returns the middle of the times.
-func median(times []time.Duration) time.Duration {
-	slices.Sort(times)
-	return times[len(times)/2]
 }
 
 // Two models of 4 GB in shards: less than 200 MB of memory, no more time than cat of both into one, and at most 1.25
@@ -261,16 +252,24 @@ func testLargeModels(t *testing.T, parts int) {
 		t.Skipf("no models in shards: %v", err)
 	}
 	cat := "cat " + strings.Join(shards[0], " ") + " " + strings.Join(shards[1], " ") + " > c"
-	// prepare leaves the same before every measurement: both models in the page cache, and nothing to be written.
+	// prepare leaves the same before every measurement: nothing to be written, and both models in the page cache. Reading
+	// them also gives a virtual machine the time to do with the memory of what was removed what it does.
 	prepare := func() {
 		os.RemoveAll("out")
 		os.RemoveAll("c")
 		syscall.Sync()
+		args := append([]string{"-l"}, slices.Concat(shards[0], shards[1])...)
+		if out, err := exec.Command("wc", args...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
 	}
 	times := make(map[string][]time.Duration)
 	var memory int64
-	for round := range 6 {
-		for _, what := range []string{"cat", "modelavg, no sync", "moves", "modelavg", "cat, sync", "moves, sync"} {
+	jobs := []string{"cat", "modelavg, no sync", "moves", "modelavg", "cat, sync", "moves, sync"}
+	const rounds = 10
+	for round := range rounds + 1 {
+		for _, i := range rand.Perm(len(jobs)) { // a job finds the memory of the machine as the one before has left it
+			what := jobs[i]
 			prepare()
 			var took time.Duration
 			switch what {
@@ -296,22 +295,26 @@ func testLargeModels(t *testing.T, parts int) {
 			}
 		}
 	}
-	for what, list := range times {
-		t.Logf("%-18s %v", what, list)
+	for _, what := range jobs {
+		list := times[what]
+		slices.Sort(list)
+		t.Logf("%-18s least %v, median %v: %v", what, list[0], list[rounds/2], list)
 	}
 	t.Logf("largest resident memory %d MB", memory/1e6)
 	if memory > 200e6 {
 		t.Errorf("%d MB of memory, want at most 200", memory/1e6)
 	}
-	ours := median(times["modelavg, no sync"])
-	if limit := median(times["cat"]); ours > limit {
+	// A virtual machine may give memory that is free back to its host. To get it again for a new file takes longer than
+	// all the rest, and happens or not as it comes: the least times are those without it.
+	ours := times["modelavg, no sync"][0]
+	if limit := times["cat"][0]; ours > limit {
 		t.Errorf("modelavg took %v, cat %v", ours, limit)
 	}
-	if limit := median(times["moves"]) * 5 / 4; ours > limit {
+	if limit := times["moves"][0] * 5 / 4; ours > limit {
 		t.Errorf("modelavg took %v, want at most %v, 1.25 times the reads and writes without arithmetic", ours, limit)
 	}
-	if limit := median(times["cat, sync"]); median(times["modelavg"]) > limit {
-		t.Errorf("modelavg took %v with its sync, cat and sync %v", median(times["modelavg"]), limit)
+	if limit := times["cat, sync"][0]; times["modelavg"][0] > limit {
+		t.Errorf("modelavg took %v with its sync, cat and sync %v", times["modelavg"][0], limit)
 	}
 }
 

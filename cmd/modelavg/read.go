@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/modelavg/modelavg/checkpoint"
+	"github.com/modelavg/modelavg/internal/bytesize"
 )
 
 // standardStream is what other programs take for standard input or output.
@@ -20,8 +21,9 @@ const standardStream = "-"
 
 // readFlags are the flags that all commands share that read models.
 type readFlags struct {
-	void2 choice
-	cmd   *cobra.Command
+	void2        choice
+	inflateLimit bytesize.Size
+	cmd          *cobra.Command
 }
 
 // context returns that of the command, once it runs.
@@ -40,6 +42,9 @@ func (f *readFlags) register(cmd *cobra.Command) {
 		"as: bf16")
 	_ = cmd.RegisterFlagCompletionFunc("npy-v2-as", cobra.FixedCompletions(f.void2.values,
 		cobra.ShellCompDirectiveNoFileComp))
+	cmd.Flags().Var(&f.inflateLimit, "inflate-limit", "read .npz files that have at most so many bytes when inflated, such as "+
+		"50GB (default 16GiB, or 100 times the file)")
+	_ = cmd.RegisterFlagCompletionFunc("inflate-limit", cobra.NoFileCompletions)
 	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return []cobra.Completion{"safetensors", "npz", "npy"}, cobra.ShellCompDirectiveFilterFileExt
 	}
@@ -50,6 +55,9 @@ func (f *readFlags) options() []checkpoint.OpenOption {
 	opts := []checkpoint.OpenOption{checkpoint.WithContext(f.context())}
 	if f.void2.value != "" {
 		opts = append(opts, checkpoint.WithVoid2As(checkpoint.BF16))
+	}
+	if f.inflateLimit != 0 {
+		opts = append(opts, checkpoint.WithInflateLimit(int64(f.inflateLimit)))
 	}
 	return opts
 }
@@ -64,6 +72,9 @@ func (f *readFlags) open(path string) (*checkpoint.Model, error) {
 func hint(err error) error {
 	if errors.Is(err, checkpoint.ErrUntyped) {
 		return fmt.Errorf("%w (--npy-v2-as bf16 reads them as bfloat16)", err)
+	}
+	if errors.Is(err, checkpoint.ErrInflateLimit) {
+		return fmt.Errorf("%w (--inflate-limit allows more)", err)
 	}
 	var format *checkpoint.FormatError
 	if errors.As(err, &format) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -226,5 +227,33 @@ func TestOutputWithSlash(t *testing.T) {
 	}
 	if got := weightsIn(t, "new"); !slices.Equal(got, []float32{1.5, 15}) {
 		t.Errorf("got %v, want [1.5 15]", got)
+	}
+}
+
+// Every command that reads models has a limit for what is deflated, and an error says how to raise it.
+func TestInflateLimit(t *testing.T) {
+	archive, err := filepath.Abs(filepath.Join("..", "..", "checkpoint", "testdata", "numpy", "deflated.npz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	for _, line := range []string{
+		"mean -o out.npz %", "weighted -w 1 -o out.npz %", "ewa --decay 0.5 -o out.npz %", "plan mean %", "inspect %",
+		"diff % %", "verify %",
+	} {
+		args := strings.Fields(strings.ReplaceAll(line, "%", archive))
+		status, stdout, stderr := executeArgs(t, append(slices.Clone(args), "--inflate-limit", "100B")...)
+		if want := "the limit is 100 "; status != statusFailed || !strings.Contains(stdout+stderr, want) ||
+			!strings.Contains(stdout+stderr, "(--inflate-limit allows more)") {
+			t.Errorf("%q with a limit of 100 bytes: status %d, output %q, %q; want an error with %q and what allows more", line,
+				status, stdout, stderr, want)
+		}
+		if status, _, stderr := executeArgs(t, append(args, "--inflate-limit", "1KB")...); status != statusDone {
+			t.Errorf("%q with a limit of 1 kB: status %d, %s", line, status, stderr)
+		}
+	}
+	if status, _, stderr := execute(t, "inspect --inflate-limit 0 x.npz"); status != statusUsage ||
+		!strings.Contains(stderr, "want a number of bytes such as 5GB") {
+		t.Errorf("limit 0: status %d, %s", status, stderr)
 	}
 }

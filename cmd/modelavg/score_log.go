@@ -12,6 +12,8 @@ import (
 	"reflect"
 	"strconv"
 	"time"
+
+	"github.com/modelavg/modelavg/internal/filelock"
 )
 
 // A scoreLog is the file of --log: a line of JSON for each score. Without a file nothing is kept.
@@ -60,7 +62,7 @@ func openScoreLog(path, key string, read readFlags, others []string) (*scoreLog,
 		return nil, fmt.Errorf("%s: is %s, want a file of scores", path, kindOf(info.Mode()))
 	}
 	// Whatever has come to the path since is not waited for.
-	if l.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND|dontWait, 0o666); err != nil {
+	if l.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND|filelock.DontWait, 0o666); err != nil {
 		return nil, err
 	}
 	if err := l.begin(path, there, others); err != nil {
@@ -99,7 +101,7 @@ func (l *scoreLog) begin(path string, there bool, others []string) error {
 			return fmt.Errorf("--log %s: is the same file as %s: want another one", path, other)
 		}
 	}
-	if err := lock(l.file); errors.Is(err, errLocked) {
+	if filelock.Lock(l.file) == filelock.Taken {
 		return fmt.Errorf("%s: another soup adds scores to it: wait for its end, or give each its own log", path)
 	}
 	// The size before the lock may have been that before the last score of another run.

@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/modelavg/modelavg/internal/filelock"
+	"github.com/modelavg/modelavg/internal/release"
 )
 
 // A scratch is a directory beside an output for what is made on the way to it. No two have one name, and nothing that
@@ -62,18 +65,18 @@ func openScratch(output string) (*scratch, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", output, err)
 		}
-		f, err := openDirectory(dir)
+		f, err := filelock.Open(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: %w", output, err), os.Remove(dir))
 		}
-		switch err := lock(f); {
-		case errors.Is(err, errNoLocks):
+		switch state := filelock.Lock(f); {
+		case state == filelock.Unsupported:
 			f.Close() // an open directory could not be removed on Windows
 			return &scratch{dir: dir}, nil
-		case err == nil && isAt(f, dir):
+		case state == filelock.Held && filelock.IsAt(f, dir):
 			return &scratch{dir, f}, nil
 		}
 		f.Close()
@@ -84,9 +87,9 @@ func openScratch(output string) (*scratch, error) {
 // path returns the path of a file of that name in the directory.
 func (s *scratch) path(name string) string { return filepath.Join(s.dir, name) }
 
-// close removes the directory and all that is in it.
+// close removes the directory and all that is in it. It does not wait for the system to free the memory of large files.
 func (s *scratch) close() error {
-	err := os.RemoveAll(s.dir)
+	err := release.RemoveAll(s.dir)
 	if s.lock != nil {
 		s.lock.Close()
 	}
@@ -120,22 +123,12 @@ func isScratch(name, prefix string) bool {
 
 // removeStaleScratch removes the directory if nobody has its lock, which it keeps until the directory is gone.
 func removeStaleScratch(dir string) {
-	f, err := openDirectory(dir)
+	f, err := filelock.Open(dir)
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	if lock(f) == nil && isAt(f, dir) {
+	if filelock.Lock(f) == filelock.Held && filelock.IsAt(f, dir) {
 		_ = os.RemoveAll(dir)
 	}
-}
-
-// isAt reports whether f is what is at path.
-func isAt(f *os.File, path string) bool {
-	opened, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	named, err := os.Lstat(path)
-	return err == nil && os.SameFile(opened, named)
 }
