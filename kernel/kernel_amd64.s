@@ -2222,42 +2222,28 @@ scale8:
 	VMULPS Z0, Z5, Z5
 
 divided9:
-	VPBROADCASTD word7fff<>+0(SB), Z0
-	VPBROADCASTD word1<>+0(SB), Z6
-	VPBROADCASTD word400000<>+0(SB), Z7
-	VPSRLD       $0x10, Z2, Z8
-	VPANDD       Z8, Z6, Z8
-	VPADDD       Z0, Z8, Z8
-	VPADDD       Z2, Z8, Z8
-	VCMPPS       $0x03, Z2, Z2, K1
-	VPORD        Z7, Z2, K1, Z8
-	VPSRLD       $0x10, Z3, Z2
-	VPANDD       Z2, Z6, Z2
-	VPADDD       Z0, Z2, Z2
-	VPADDD       Z3, Z2, Z2
-	VCMPPS       $0x03, Z3, Z3, K1
-	VPORD        Z7, Z3, K1, Z2
-	VPSRLD       $0x10, Z8, Z8
-	VPTERNLOGD   $0xea, Z8, Z1, Z2
-	VPBROADCASTD word7fff<>+0(SB), Z0
-	VPBROADCASTD word1<>+0(SB), Z3
-	VPBROADCASTD word400000<>+0(SB), Z6
-	VPSRLD       $0x10, Z4, Z7
-	VPANDD       Z7, Z3, Z7
-	VPADDD       Z0, Z7, Z7
-	VPADDD       Z4, Z7, Z7
-	VCMPPS       $0x03, Z4, Z4, K1
-	VPORD        Z6, Z4, K1, Z7
-	VPSRLD       $0x10, Z5, Z4
-	VPANDD       Z4, Z3, Z4
-	VPADDD       Z0, Z4, Z4
-	VPADDD       Z5, Z4, Z4
-	VCMPPS       $0x03, Z5, Z5, K1
-	VPORD        Z6, Z5, K1, Z4
-	VPSRLD       $0x10, Z7, Z7
-	VPTERNLOGD   $0xea, Z7, Z1, Z4
-	VMOVUPS      Z2, (AX)
-	VMOVUPS      Z4, -64(AX)(DX*2)
+	VPTESTMD.BCST    word10000<>+0(SB), Z2, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z2, Z0
+	VPADDD.BCST      word8000<>+0(SB), Z2, K1, Z0
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z2, Z0
+	VPTESTMD.BCST    word10000<>+0(SB), Z3, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z3, Z2
+	VPADDD.BCST      word8000<>+0(SB), Z3, K1, Z2
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z3, Z2
+	VPSRLD           $0x10, Z0, Z0
+	VPTERNLOGD       $0xea, Z0, Z1, Z2
+	VPTESTMD.BCST    word10000<>+0(SB), Z4, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z4, Z0
+	VPADDD.BCST      word8000<>+0(SB), Z4, K1, Z0
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z4, Z0
+	VPTESTMD.BCST    word10000<>+0(SB), Z5, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z5, Z3
+	VPADDD.BCST      word8000<>+0(SB), Z5, K1, Z3
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z5, Z3
+	VPSRLD           $0x10, Z0, Z0
+	VPTERNLOGD       $0xea, Z0, Z1, Z3
+	VMOVUPS          Z2, (AX)
+	VMOVUPS          Z3, -64(AX)(DX*2)
 	VZEROUPPER
 	RET
 
@@ -2333,24 +2319,17 @@ scale16:
 	VMULPS Z4, Z3, Z3
 
 divided17:
-	VPBROADCASTD word7fff<>+0(SB), Z4
-	VPBROADCASTD word1<>+0(SB), Z5
-	VPBROADCASTD word400000<>+0(SB), Z6
-	VPSRLD       $0x10, Z2, Z7
-	VPANDD       Z7, Z5, Z7
-	VPADDD       Z4, Z7, Z7
-	VPADDD       Z2, Z7, Z7
-	VCMPPS       $0x03, Z2, Z2, K1
-	VPORD        Z6, Z2, K1, Z7
-	VPSRLD       $0x10, Z3, Z2
-	VPANDD       Z2, Z5, Z2
-	VPADDD       Z4, Z2, Z2
-	VPADDD       Z3, Z2, Z2
-	VCMPPS       $0x03, Z3, Z3, K1
-	VPORD        Z6, Z3, K1, Z2
-	VPSRLD       $0x10, Z7, Z7
-	VPTERNLOGD   $0xea, Z7, Z1, Z2
-	VMOVAPS      Z2, Z3
+	VPTESTMD.BCST    word10000<>+0(SB), Z2, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z2, Z4
+	VPADDD.BCST      word8000<>+0(SB), Z2, K1, Z4
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z2, Z4
+	VPTESTMD.BCST    word10000<>+0(SB), Z3, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z3, Z2
+	VPADDD.BCST      word8000<>+0(SB), Z3, K1, Z2
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z3, Z2
+	VPSRLD           $0x10, Z4, Z4
+	VPTERNLOGD       $0xea, Z4, Z1, Z2
+	VMOVAPS          Z2, Z3
 
 blocks3:
 	CMPQ DX, $+256
@@ -2526,163 +2505,107 @@ scale24:
 	VMULPS Z19, Z18, Z18
 
 divided25:
-	VPBROADCASTD word7fff<>+0(SB), Z19
-	VPBROADCASTD word1<>+0(SB), Z20
-	VPBROADCASTD word400000<>+0(SB), Z21
-	VPSRLD       $0x10, Z2, Z22
-	VPANDD       Z22, Z20, Z22
-	VPADDD       Z19, Z22, Z22
-	VPADDD       Z2, Z22, Z22
-	VCMPPS       $0x03, Z2, Z2, K1
-	VPORD        Z21, Z2, K1, Z22
-	VPSRLD       $0x10, Z4, Z2
-	VPANDD       Z2, Z20, Z2
-	VPADDD       Z19, Z2, Z2
-	VPADDD       Z4, Z2, Z2
-	VCMPPS       $0x03, Z4, Z4, K1
-	VPORD        Z21, Z4, K1, Z2
-	VPSRLD       $0x10, Z22, Z22
-	VPTERNLOGD   $0xea, Z22, Z1, Z2
-	VPBROADCASTD word7fff<>+0(SB), Z4
-	VPBROADCASTD word1<>+0(SB), Z19
-	VPBROADCASTD word400000<>+0(SB), Z20
-	VPSRLD       $0x10, Z5, Z21
-	VPANDD       Z21, Z19, Z21
-	VPADDD       Z4, Z21, Z21
-	VPADDD       Z5, Z21, Z21
-	VCMPPS       $0x03, Z5, Z5, K1
-	VPORD        Z20, Z5, K1, Z21
-	VPSRLD       $0x10, Z6, Z5
-	VPANDD       Z5, Z19, Z5
-	VPADDD       Z4, Z5, Z5
-	VPADDD       Z6, Z5, Z5
-	VCMPPS       $0x03, Z6, Z6, K1
-	VPORD        Z20, Z6, K1, Z5
-	VPSRLD       $0x10, Z21, Z21
-	VPTERNLOGD   $0xea, Z21, Z1, Z5
-	VPBROADCASTD word7fff<>+0(SB), Z4
-	VPBROADCASTD word1<>+0(SB), Z6
-	VPBROADCASTD word400000<>+0(SB), Z19
-	VPSRLD       $0x10, Z7, Z20
-	VPANDD       Z20, Z6, Z20
-	VPADDD       Z4, Z20, Z20
-	VPADDD       Z7, Z20, Z20
-	VCMPPS       $0x03, Z7, Z7, K1
-	VPORD        Z19, Z7, K1, Z20
-	VPSRLD       $0x10, Z8, Z7
-	VPANDD       Z7, Z6, Z7
-	VPADDD       Z4, Z7, Z7
-	VPADDD       Z8, Z7, Z7
-	VCMPPS       $0x03, Z8, Z8, K1
-	VPORD        Z19, Z8, K1, Z7
-	VPSRLD       $0x10, Z20, Z20
-	VPTERNLOGD   $0xea, Z20, Z1, Z7
-	VPBROADCASTD word7fff<>+0(SB), Z4
-	VPBROADCASTD word1<>+0(SB), Z6
-	VPBROADCASTD word400000<>+0(SB), Z8
-	VPSRLD       $0x10, Z9, Z19
-	VPANDD       Z19, Z6, Z19
-	VPADDD       Z4, Z19, Z19
-	VPADDD       Z9, Z19, Z19
-	VCMPPS       $0x03, Z9, Z9, K1
-	VPORD        Z8, Z9, K1, Z19
-	VPSRLD       $0x10, Z10, Z9
-	VPANDD       Z9, Z6, Z9
-	VPADDD       Z4, Z9, Z9
-	VPADDD       Z10, Z9, Z9
-	VCMPPS       $0x03, Z10, Z10, K1
-	VPORD        Z8, Z10, K1, Z9
-	VPSRLD       $0x10, Z19, Z19
-	VPTERNLOGD   $0xea, Z19, Z1, Z9
-	VPBROADCASTD word7fff<>+0(SB), Z4
-	VPBROADCASTD word1<>+0(SB), Z6
-	VPBROADCASTD word400000<>+0(SB), Z8
-	VPSRLD       $0x10, Z11, Z10
-	VPANDD       Z10, Z6, Z10
-	VPADDD       Z4, Z10, Z10
-	VPADDD       Z11, Z10, Z10
-	VCMPPS       $0x03, Z11, Z11, K1
-	VPORD        Z8, Z11, K1, Z10
-	VPSRLD       $0x10, Z12, Z11
-	VPANDD       Z11, Z6, Z11
-	VPADDD       Z4, Z11, Z11
-	VPADDD       Z12, Z11, Z11
-	VCMPPS       $0x03, Z12, Z12, K1
-	VPORD        Z8, Z12, K1, Z11
-	VPSRLD       $0x10, Z10, Z10
-	VPTERNLOGD   $0xea, Z10, Z1, Z11
-	VPBROADCASTD word7fff<>+0(SB), Z4
-	VPBROADCASTD word1<>+0(SB), Z6
-	VPBROADCASTD word400000<>+0(SB), Z8
-	VPSRLD       $0x10, Z13, Z10
-	VPANDD       Z10, Z6, Z10
-	VPADDD       Z4, Z10, Z10
-	VPADDD       Z13, Z10, Z10
-	VCMPPS       $0x03, Z13, Z13, K1
-	VPORD        Z8, Z13, K1, Z10
-	VPSRLD       $0x10, Z14, Z12
-	VPANDD       Z12, Z6, Z12
-	VPADDD       Z4, Z12, Z12
-	VPADDD       Z14, Z12, Z12
-	VCMPPS       $0x03, Z14, Z14, K1
-	VPORD        Z8, Z14, K1, Z12
-	VPSRLD       $0x10, Z10, Z10
-	VPTERNLOGD   $0xea, Z10, Z1, Z12
-	VPBROADCASTD word7fff<>+0(SB), Z4
-	VPBROADCASTD word1<>+0(SB), Z6
-	VPBROADCASTD word400000<>+0(SB), Z8
-	VPSRLD       $0x10, Z15, Z10
-	VPANDD       Z10, Z6, Z10
-	VPADDD       Z4, Z10, Z10
-	VPADDD       Z15, Z10, Z10
-	VCMPPS       $0x03, Z15, Z15, K1
-	VPORD        Z8, Z15, K1, Z10
-	VPSRLD       $0x10, Z16, Z13
-	VPANDD       Z13, Z6, Z13
-	VPADDD       Z4, Z13, Z13
-	VPADDD       Z16, Z13, Z13
-	VCMPPS       $0x03, Z16, Z16, K1
-	VPORD        Z8, Z16, K1, Z13
-	VPSRLD       $0x10, Z10, Z10
-	VPTERNLOGD   $0xea, Z10, Z1, Z13
-	VPBROADCASTD word7fff<>+0(SB), Z4
-	VPBROADCASTD word1<>+0(SB), Z6
-	VPBROADCASTD word400000<>+0(SB), Z8
-	VPSRLD       $0x10, Z17, Z10
-	VPANDD       Z10, Z6, Z10
-	VPADDD       Z4, Z10, Z10
-	VPADDD       Z17, Z10, Z10
-	VCMPPS       $0x03, Z17, Z17, K1
-	VPORD        Z8, Z17, K1, Z10
-	VPSRLD       $0x10, Z18, Z14
-	VPANDD       Z14, Z6, Z14
-	VPADDD       Z4, Z14, Z14
-	VPADDD       Z18, Z14, Z14
-	VCMPPS       $0x03, Z18, Z18, K1
-	VPORD        Z8, Z18, K1, Z14
-	VPSRLD       $0x10, Z10, Z10
-	VPTERNLOGD   $0xea, Z10, Z1, Z14
-	TESTQ        $0x00000001, flags+72(FP)
-	JNZ          past26
-	VMOVUPS      Z2, (AX)
-	VMOVUPS      Z5, 64(AX)
-	VMOVUPS      Z7, 128(AX)
-	VMOVUPS      Z9, 192(AX)
-	VMOVUPS      Z11, 256(AX)
-	VMOVUPS      Z12, 320(AX)
-	VMOVUPS      Z13, 384(AX)
-	VMOVUPS      Z14, 448(AX)
-	JMP          stored27
+	VPTESTMD.BCST    word10000<>+0(SB), Z2, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z2, Z19
+	VPADDD.BCST      word8000<>+0(SB), Z2, K1, Z19
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z2, Z19
+	VPTESTMD.BCST    word10000<>+0(SB), Z4, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z4, Z2
+	VPADDD.BCST      word8000<>+0(SB), Z4, K1, Z2
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z4, Z2
+	VPSRLD           $0x10, Z19, Z19
+	VPTERNLOGD       $0xea, Z19, Z1, Z2
+	VPTESTMD.BCST    word10000<>+0(SB), Z5, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z5, Z4
+	VPADDD.BCST      word8000<>+0(SB), Z5, K1, Z4
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z5, Z4
+	VPTESTMD.BCST    word10000<>+0(SB), Z6, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z6, Z5
+	VPADDD.BCST      word8000<>+0(SB), Z6, K1, Z5
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z6, Z5
+	VPSRLD           $0x10, Z4, Z4
+	VPTERNLOGD       $0xea, Z4, Z1, Z5
+	VPTESTMD.BCST    word10000<>+0(SB), Z7, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z7, Z4
+	VPADDD.BCST      word8000<>+0(SB), Z7, K1, Z4
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z7, Z4
+	VPTESTMD.BCST    word10000<>+0(SB), Z8, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z8, Z6
+	VPADDD.BCST      word8000<>+0(SB), Z8, K1, Z6
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z8, Z6
+	VPSRLD           $0x10, Z4, Z4
+	VPTERNLOGD       $0xea, Z4, Z1, Z6
+	VPTESTMD.BCST    word10000<>+0(SB), Z9, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z9, Z4
+	VPADDD.BCST      word8000<>+0(SB), Z9, K1, Z4
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z9, Z4
+	VPTESTMD.BCST    word10000<>+0(SB), Z10, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z10, Z7
+	VPADDD.BCST      word8000<>+0(SB), Z10, K1, Z7
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z10, Z7
+	VPSRLD           $0x10, Z4, Z4
+	VPTERNLOGD       $0xea, Z4, Z1, Z7
+	VPTESTMD.BCST    word10000<>+0(SB), Z11, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z11, Z4
+	VPADDD.BCST      word8000<>+0(SB), Z11, K1, Z4
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z11, Z4
+	VPTESTMD.BCST    word10000<>+0(SB), Z12, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z12, Z8
+	VPADDD.BCST      word8000<>+0(SB), Z12, K1, Z8
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z12, Z8
+	VPSRLD           $0x10, Z4, Z4
+	VPTERNLOGD       $0xea, Z4, Z1, Z8
+	VPTESTMD.BCST    word10000<>+0(SB), Z13, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z13, Z4
+	VPADDD.BCST      word8000<>+0(SB), Z13, K1, Z4
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z13, Z4
+	VPTESTMD.BCST    word10000<>+0(SB), Z14, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z14, Z9
+	VPADDD.BCST      word8000<>+0(SB), Z14, K1, Z9
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z14, Z9
+	VPSRLD           $0x10, Z4, Z4
+	VPTERNLOGD       $0xea, Z4, Z1, Z9
+	VPTESTMD.BCST    word10000<>+0(SB), Z15, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z15, Z4
+	VPADDD.BCST      word8000<>+0(SB), Z15, K1, Z4
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z15, Z4
+	VPTESTMD.BCST    word10000<>+0(SB), Z16, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z16, Z10
+	VPADDD.BCST      word8000<>+0(SB), Z16, K1, Z10
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z16, Z10
+	VPSRLD           $0x10, Z4, Z4
+	VPTERNLOGD       $0xea, Z4, Z1, Z10
+	VPTESTMD.BCST    word10000<>+0(SB), Z17, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z17, Z4
+	VPADDD.BCST      word8000<>+0(SB), Z17, K1, Z4
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z17, Z4
+	VPTESTMD.BCST    word10000<>+0(SB), Z18, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z18, Z11
+	VPADDD.BCST      word8000<>+0(SB), Z18, K1, Z11
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z18, Z11
+	VPSRLD           $0x10, Z4, Z4
+	VPTERNLOGD       $0xea, Z4, Z1, Z11
+	TESTQ            $0x00000001, flags+72(FP)
+	JNZ              past26
+	VMOVUPS          Z2, (AX)
+	VMOVUPS          Z5, 64(AX)
+	VMOVUPS          Z6, 128(AX)
+	VMOVUPS          Z7, 192(AX)
+	VMOVUPS          Z8, 256(AX)
+	VMOVUPS          Z9, 320(AX)
+	VMOVUPS          Z10, 384(AX)
+	VMOVUPS          Z11, 448(AX)
+	JMP              stored27
 
 past26:
 	VMOVNTPS Z2, (AX)
 	VMOVNTPS Z5, 64(AX)
-	VMOVNTPS Z7, 128(AX)
-	VMOVNTPS Z9, 192(AX)
-	VMOVNTPS Z11, 256(AX)
-	VMOVNTPS Z12, 320(AX)
-	VMOVNTPS Z13, 384(AX)
-	VMOVNTPS Z14, 448(AX)
+	VMOVNTPS Z6, 128(AX)
+	VMOVNTPS Z7, 192(AX)
+	VMOVNTPS Z8, 256(AX)
+	VMOVNTPS Z9, 320(AX)
+	VMOVNTPS Z10, 384(AX)
+	VMOVNTPS Z11, 448(AX)
 
 stored27:
 	ADDQ $+512, AX
@@ -2764,45 +2687,31 @@ scale34:
 	VMULPS Z7, Z6, Z6
 
 divided35:
-	VPBROADCASTD word7fff<>+0(SB), Z7
-	VPBROADCASTD word1<>+0(SB), Z8
-	VPBROADCASTD word400000<>+0(SB), Z9
-	VPSRLD       $0x10, Z2, Z10
-	VPANDD       Z10, Z8, Z10
-	VPADDD       Z7, Z10, Z10
-	VPADDD       Z2, Z10, Z10
-	VCMPPS       $0x03, Z2, Z2, K1
-	VPORD        Z9, Z2, K1, Z10
-	VPSRLD       $0x10, Z4, Z2
-	VPANDD       Z2, Z8, Z2
-	VPADDD       Z7, Z2, Z2
-	VPADDD       Z4, Z2, Z2
-	VCMPPS       $0x03, Z4, Z4, K1
-	VPORD        Z9, Z4, K1, Z2
-	VPSRLD       $0x10, Z10, Z10
-	VPTERNLOGD   $0xea, Z10, Z1, Z2
-	VPBROADCASTD word7fff<>+0(SB), Z4
-	VPBROADCASTD word1<>+0(SB), Z7
-	VPBROADCASTD word400000<>+0(SB), Z8
-	VPSRLD       $0x10, Z5, Z9
-	VPANDD       Z9, Z7, Z9
-	VPADDD       Z4, Z9, Z9
-	VPADDD       Z5, Z9, Z9
-	VCMPPS       $0x03, Z5, Z5, K1
-	VPORD        Z8, Z5, K1, Z9
-	VPSRLD       $0x10, Z6, Z5
-	VPANDD       Z5, Z7, Z5
-	VPADDD       Z4, Z5, Z5
-	VPADDD       Z6, Z5, Z5
-	VCMPPS       $0x03, Z6, Z6, K1
-	VPORD        Z8, Z6, K1, Z5
-	VPSRLD       $0x10, Z9, Z9
-	VPTERNLOGD   $0xea, Z9, Z1, Z5
-	TESTQ        $0x00000001, flags+72(FP)
-	JNZ          past36
-	VMOVUPS      Z2, (AX)
-	VMOVUPS      Z5, 64(AX)
-	JMP          stored37
+	VPTESTMD.BCST    word10000<>+0(SB), Z2, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z2, Z7
+	VPADDD.BCST      word8000<>+0(SB), Z2, K1, Z7
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z2, Z7
+	VPTESTMD.BCST    word10000<>+0(SB), Z4, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z4, Z2
+	VPADDD.BCST      word8000<>+0(SB), Z4, K1, Z2
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z4, Z2
+	VPSRLD           $0x10, Z7, Z7
+	VPTERNLOGD       $0xea, Z7, Z1, Z2
+	VPTESTMD.BCST    word10000<>+0(SB), Z5, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z5, Z4
+	VPADDD.BCST      word8000<>+0(SB), Z5, K1, Z4
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z5, Z4
+	VPTESTMD.BCST    word10000<>+0(SB), Z6, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z6, Z5
+	VPADDD.BCST      word8000<>+0(SB), Z6, K1, Z5
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z6, Z5
+	VPSRLD           $0x10, Z4, Z4
+	VPTERNLOGD       $0xea, Z4, Z1, Z5
+	TESTQ            $0x00000001, flags+72(FP)
+	JNZ              past36
+	VMOVUPS          Z2, (AX)
+	VMOVUPS          Z5, 64(AX)
+	JMP              stored37
 
 past36:
 	VMOVNTPS Z2, (AX)
@@ -2871,30 +2780,23 @@ scale44:
 	VMULPS Z5, Z4, Z4
 
 divided45:
-	VPBROADCASTD word7fff<>+0(SB), Z5
-	VPBROADCASTD word1<>+0(SB), Z6
-	VPBROADCASTD word400000<>+0(SB), Z7
-	VPSRLD       $0x10, Z2, Z8
-	VPANDD       Z8, Z6, Z8
-	VPADDD       Z5, Z8, Z8
-	VPADDD       Z2, Z8, Z8
-	VCMPPS       $0x03, Z2, Z2, K1
-	VPORD        Z7, Z2, K1, Z8
-	VPSRLD       $0x10, Z4, Z2
-	VPANDD       Z2, Z6, Z2
-	VPADDD       Z5, Z2, Z2
-	VPADDD       Z4, Z2, Z2
-	VCMPPS       $0x03, Z4, Z4, K1
-	VPORD        Z7, Z4, K1, Z2
-	VPSRLD       $0x10, Z8, Z8
-	VPTERNLOGD   $0xea, Z8, Z1, Z2
-	VMOVUPS      Z2, (AX)
-	ADDQ         $+64, AX
-	ADDQ         $+128, CX
-	ADDQ         $+32, BX
-	SUBQ         $+32, DX
-	CMPQ         DX, $+32
-	JGE          block38
+	VPTESTMD.BCST    word10000<>+0(SB), Z2, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z2, Z5
+	VPADDD.BCST      word8000<>+0(SB), Z2, K1, Z5
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z2, Z5
+	VPTESTMD.BCST    word10000<>+0(SB), Z4, K1
+	VPADDD.BCST      word7fff<>+0(SB), Z4, Z2
+	VPADDD.BCST      word8000<>+0(SB), Z4, K1, Z2
+	VFIXUPIMMPS.BCST $0x00, word22<>+0(SB), Z4, Z2
+	VPSRLD           $0x10, Z5, Z5
+	VPTERNLOGD       $0xea, Z5, Z1, Z2
+	VMOVUPS          Z2, (AX)
+	ADDQ             $+64, AX
+	ADDQ             $+128, CX
+	ADDQ             $+32, BX
+	SUBQ             $+32, DX
+	CMPQ             DX, $+32
+	JGE              block38
 
 blocksDone39:
 	TESTQ   DX, DX
@@ -2914,14 +2816,17 @@ fenced46:
 small1:
 	JMP ·weightedSumBFloat16AVX2+0(SB)
 
+DATA word10000<>+0(SB)/4, $0x00010000
+GLOBL word10000<>(SB), RODATA|NOPTR, $4
+
 DATA word7fff<>+0(SB)/4, $0x00007fff
 GLOBL word7fff<>(SB), RODATA|NOPTR, $4
 
-DATA word1<>+0(SB)/4, $0x00000001
-GLOBL word1<>(SB), RODATA|NOPTR, $4
+DATA word8000<>+0(SB)/4, $0x00008000
+GLOBL word8000<>(SB), RODATA|NOPTR, $4
 
-DATA word400000<>+0(SB)/4, $0x00400000
-GLOBL word400000<>(SB), RODATA|NOPTR, $4
+DATA word22<>+0(SB)/4, $0x00000022
+GLOBL word22<>(SB), RODATA|NOPTR, $4
 
 DATA even<>+0(SB)/4, $0x00000000
 DATA even<>+4(SB)/4, $0x00000002
@@ -7794,6 +7699,12 @@ divided61:
 	VPEXTRW      $0x00, X2, (AX)
 	VZEROUPPER
 	RET
+
+DATA word1<>+0(SB)/4, $0x00000001
+GLOBL word1<>(SB), RODATA|NOPTR, $4
+
+DATA word400000<>+0(SB)/4, $0x00400000
+GLOBL word400000<>(SB), RODATA|NOPTR, $4
 
 // func accumulateBFloat16AVX2(acc *byte, x *byte, w *byte, narrow *byte, n int, models int, offset int)
 // Requires: AVX, AVX2, FMA3

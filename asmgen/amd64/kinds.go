@@ -163,9 +163,12 @@ func (bfloat16Kind) divide(g *generator, a accumulator, divisor reg.VecVirtual) 
 	g.VDIVPS(divisor, a[1], a[1])
 }
 
-// round adds 0x7fff, and 1 where the last bit that stays is set, so that cutting off the lower half rounds to nearest
+// round adds 0x7fff, or 0x8000 where the last bit that stays is set, so that cutting off the lower half rounds to nearest
 // even; a NaN is made quiet instead, so that it stays one.
 func (bfloat16Kind) round(g *generator, a accumulator) reg.VecVirtual {
+	if g.isa == avx512 {
+		return g.roundBFloat16(a)
+	}
 	bias, one, quiet := g.vec(), g.vec(), g.vec()
 	g.VPBROADCASTD(g.constant(0x7fff), bias)
 	g.VPBROADCASTD(g.constant(1), one)
@@ -174,30 +177,39 @@ func (bfloat16Kind) round(g *generator, a accumulator) reg.VecVirtual {
 	for i, v := range a {
 		r := g.vec()
 		g.VPSRLD(Imm(16), v, r)
-		g.and(r, one, r)
+		g.VPAND(r, one, r)
 		g.VPADDD(bias, r, r)
 		g.VPADDD(v, r, r)
 		const unordered = 3
-		if g.isa == avx512 {
-			nan := g.K()
-			g.VCMPPS(Imm(unordered), v, v, nan)
-			g.VPORD(quiet, v, nan, r)
-		} else {
-			nan, quieted := g.vec(), g.vec()
-			g.VCMPPS(Imm(unordered), v, v, nan)
-			g.VPOR(quiet, v, quieted)
-			g.VBLENDVPS(nan, quieted, r, r)
-		}
+		nan, quieted := g.vec(), g.vec()
+		g.VCMPPS(Imm(unordered), v, v, nan)
+		g.VPOR(quiet, v, quieted)
+		g.VBLENDVPS(nan, quieted, r, r)
 		rounded[i] = r
 	}
 	even, odd := rounded[0], rounded[1]
 	g.VPSRLD(Imm(16), even, even)
-	if g.isa == avx512 {
-		const orWithMasked = 0xea // even | odd&upper
-		g.VPTERNLOGD(Imm(orWithMasked), even, g.constants["upper"], odd)
-	} else {
-		g.VPBLENDW(Imm(0xaa), odd, even, odd)
+	g.VPBLENDW(Imm(0xaa), odd, even, odd)
+	return odd
+}
+
+// roundBFloat16 is round with masks, and with the instruction that replaces numbers by their class: two thirds of the
+// operations.
+func (g *generator) roundBFloat16(a accumulator) reg.VecVirtual {
+	var rounded [2]reg.VecVirtual
+	for i, v := range a {
+		r, last := g.vec(), g.K()
+		g.VPTESTMD_BCST(g.constant(0x10000), v, last)
+		g.VPADDD_BCST(g.constant(0x7fff), v, r)
+		g.VPADDD_BCST(g.constant(0x8000), v, last, r)
+		const quietNaN = 0x22 // of a quiet and of a signaling NaN the quiet one, and r of all others
+		g.VFIXUPIMMPS_BCST(Imm(0), g.constant(quietNaN), v, r)
+		rounded[i] = r
 	}
+	even, odd := rounded[0], rounded[1]
+	g.VPSRLD(Imm(16), even, even)
+	const orWithMasked = 0xea // even | odd&upper
+	g.VPTERNLOGD(Imm(orWithMasked), even, g.constants["upper"], odd)
 	return odd
 }
 

@@ -42,8 +42,7 @@ func (f *readFlags) register(cmd *cobra.Command) {
 		"as: bf16")
 	_ = cmd.RegisterFlagCompletionFunc("npy-v2-as", cobra.FixedCompletions(f.void2.values,
 		cobra.ShellCompDirectiveNoFileComp))
-	cmd.Flags().Var(&f.inflateLimit, "inflate-limit", "read .npz files that have at most so many bytes when inflated, such as "+
-		"50GB (default 16GiB, or 100 times the file)")
+	cmd.Flags().Var(&f.inflateLimit, "inflate-limit", "read .npz files of so many bytes at most when inflated, such as 50GB")
 	_ = cmd.RegisterFlagCompletionFunc("inflate-limit", cobra.NoFileCompletions)
 	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return []cobra.Completion{"safetensors", "npz", "npy"}, cobra.ShellCompDirectiveFilterFileExt
