@@ -9,7 +9,7 @@ import (
 // The size of the blocks that allFinite adds up: small enough for the innermost cache.
 const (
 	blockElements = 2048
-	blocks        = 8
+	blocks        = 7 // with the sum itself as many as the kernels take at a time
 )
 
 // A sums is where allFinite adds up blocks, of elements of at most 8 bytes.
@@ -44,21 +44,24 @@ func (s *sums) allFinite(p []byte, d checkpoint.DType) bool {
 
 // sumBlocks returns how many elements of x it has looked at, all that fill whole blocks, or -1 if some are not finite.
 func sumBlocks[T any](x []T, scratch []byte, d checkpoint.DType, sum func(dst []T, x [][]T, w []float64)) int {
-	const group = blocks * blockElements
 	var (
-		weights [blocks]float64
-		views   [blocks][]T
+		weights [1 + blocks]float64
+		views   [1 + blocks][]T
 	)
+	clear(scratch)
 	dst := elements[T](scratch, blockElements)
+	views[0] = dst // what was found before is found again
 	done := 0
-	for ; len(x)-done >= group; done += group {
-		for k := range views {
-			views[k] = x[done+k*blockElements:][:blockElements]
+	for len(x)-done >= blockElements {
+		n := min(blocks, (len(x)-done)/blockElements)
+		for k := range n {
+			views[1+k] = x[done+k*blockElements:][:blockElements]
 		}
-		sum(dst, views[:], weights[:])
-		if !convert.AllFinite(scratch[:blockElements*d.Bits()/8], d) {
-			return -1
-		}
+		sum(dst, views[:1+n], weights[:1+n])
+		done += n * blockElements
+	}
+	if !convert.AllFinite(scratch[:blockElements*d.Bits()/8], d) {
+		return -1
 	}
 	return done
 }
