@@ -32,7 +32,7 @@ func (f *failure) Unwrap() error { return f.err }
 // stderr.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
-	report := &reportWriter{to: stdout}
+	report := &reportWriter{ctx: ctx, to: stdout}
 	root.SetArgs(args)
 	root.SetOut(report)
 	root.SetErr(stderr)

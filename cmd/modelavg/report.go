@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,19 +14,30 @@ import (
 	"github.com/modelavg/modelavg/merge"
 )
 
-// A reportWriter is standard output. It writes nothing after the first error, which it remembers.
+// A reportWriter is standard output. It writes nothing after the first error, which it remembers, and stops in the middle
+// of a long text when ctx is done.
 type reportWriter struct {
+	ctx context.Context
 	to  io.Writer
 	err error
 }
 
+// reportSlice is how many bytes are written between two looks at the context.
+const reportSlice = 64 << 10
+
 func (w *reportWriter) Write(p []byte) (int, error) {
-	if w.err != nil {
-		return 0, w.err
+	var done int
+	for w.err == nil {
+		var n int
+		n, w.err = w.to.Write(p[done:min(done+reportSlice, len(p))])
+		if done += n; done == len(p) {
+			break
+		}
+		if w.err == nil && w.ctx.Err() != nil {
+			w.err = context.Cause(w.ctx)
+		}
 	}
-	var n int
-	n, w.err = w.to.Write(p)
-	return n, w.err
+	return done, w.err
 }
 
 // plural returns the number and the noun, with an s unless it is one.

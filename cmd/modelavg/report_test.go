@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -229,6 +230,30 @@ func TestOutputWithSlash(t *testing.T) {
 		t.Errorf("got %v, want [1.5 15]", got)
 	}
 }
+
+// A long text ends soon after a signal, a short one, and one that is written already, is whole.
+func TestReportStops(t *testing.T) {
+	for _, test := range []struct{ length, want int }{{10 * reportSlice, 2 * reportSlice}, {100, 100}, {reportSlice, reportSlice}} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		writes := 0
+		w := &reportWriter{ctx: ctx, to: writerFunc(func(p []byte) (int, error) {
+			if writes++; writes == 2 || test.length <= reportSlice {
+				cancel(errFull)
+			}
+			return len(p), nil
+		})}
+		n, err := w.Write(make([]byte, test.length))
+		if stopped := test.want < test.length; n != test.want || errors.Is(err, errFull) != stopped || !stopped && err != nil {
+			t.Errorf("%d of %d bytes, %v; want %d", n, test.length, err, test.want)
+		}
+		cancel(nil)
+	}
+}
+
+// A writerFunc is the Write of an [io.Writer].
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // Every command that reads models has a limit for what is deflated, and an error says how to raise it.
 func TestInflateLimit(t *testing.T) {
