@@ -108,6 +108,11 @@ type kind interface {
 	round(g *generator, a accumulator) reg.VecVirtual // to the elements, in rawBytes
 }
 
+// A kind that is a multiplier has a shorter way to fold the first model into −0 and, for pairs, 0: it is a product.
+type multiplier interface {
+	first(g *generator, a accumulator, weight reg.VecVirtual, x Op)
+}
+
 func (g *generator) vec() reg.VecVirtual {
 	if g.isa == avx512 {
 		return g.ZMM()
@@ -436,6 +441,7 @@ func (g *generator) weightedSum() {
 	}
 
 	g.Label(blocks)
+	g.blocksOfCommonCalls()
 	g.eachBlock(func(as []accumulator) {
 		g.start(as, g.acc)
 		g.foldVectors(as, g.index)
@@ -516,6 +522,92 @@ func (g *generator) fewVectors(more string) {
 	}
 }
 
+// blocksOfCommonCalls does the large blocks of weightedSum for the most common numbers of models, without accumulators to
+// start from. What a block does for the sake of the loop over the models is up to half of its instructions where these
+// are few: here their addresses stay in registers, as do the weights if there is room, and there is no loop. A kind whose
+// own instructions are many gains too little.
+func (g *generator) blocksOfCommonCalls() {
+	kind, ok := g.kind.(multiplier)
+	if !ok {
+		return
+	}
+	done := g.label("common")
+	block := g.vectors(g) * g.lanes(g)
+	g.CMPQ(g.n, I32(int32(block)))
+	g.JLT(LabelRef(done))
+	g.CMPQ(g.param("acc"), Imm(0))
+	g.JNE(LabelRef(done))
+	for _, common := range []struct {
+		models int
+		name   string
+	}{{2, "two"}, {3, "three"}, {4, "four"}, {8, "eight"}} {
+		other := g.label("other")
+		g.CMPQ(g.param("models"), Imm(uint64(common.models)))
+		g.JNE(LabelRef(other))
+		g.blocksOf(common.models, g.label(common.name), kind)
+		g.JMP(LabelRef(done))
+		g.Label(other)
+	}
+	g.Label(done)
+}
+
+// blocksOf does blocks of so many models, from the label on, while there are elements for one.
+func (g *generator) blocksOf(models int, next string, kind multiplier) {
+	header, w := g.GP64(), g.GP64()
+	g.MOVQ(g.param("x"), header)
+	weightSize := 8
+	if g.narrowed {
+		g.MOVQ(g.param("narrow"), w)
+		weightSize = 4
+	} else {
+		g.MOVQ(g.param("w"), w)
+	}
+	broadcast := func(k int) reg.VecVirtual {
+		weight, m := g.vec(), Mem{Base: w, Disp: k * weightSize}
+		if g.narrowed {
+			g.VBROADCASTSS(m, weight)
+		} else {
+			g.broadcast(m, weight)
+		}
+		return weight
+	}
+	stay := g.isa == avx512 || models <= 4 && g.registers() == 1
+	xs, weights := make([]reg.Register, models), make([]reg.VecVirtual, models)
+	for k := range models {
+		x := g.GP64()
+		g.MOVQ(Mem{Base: header, Disp: k * sliceHeader}, x)
+		xs[k] = x
+		if stay {
+			weights[k] = broadcast(k)
+		}
+	}
+	acc := g.acc
+	g.acc = nil // there is none: its register is for an address
+	block := g.vectors(g) * g.lanes(g)
+	g.Label(next)
+	as := g.accumulators(g.vectors(g))
+	for k := range models {
+		if !stay {
+			weights[k] = broadcast(k)
+		}
+		for i, a := range as {
+			m := Mem{Base: xs[k], Index: g.index, Scale: uint8(g.elementSize()), Disp: i * g.lanes(g) * g.elementSize()}
+			if k == 0 {
+				kind.first(g, a, weights[k], m)
+			} else {
+				g.fold(g, a, weights[k], m)
+			}
+		}
+	}
+	g.divideAll(as)
+	g.storeAll(as)
+	g.advance(block)
+	g.CMPQ(g.n, I32(int32(block)))
+	g.JGE(LabelRef(next))
+	g.acc = acc
+	g.MOVQ(g.param("acc"), acc)
+}
+
 // eachBlock does as much as it can in blocks of many vectors, then of few, then of one.
 func (g *generator) eachBlock(body func(as []accumulator)) {
 	for count := g.vectors(g); ; count = max(count/4, 1) {
@@ -540,7 +632,9 @@ func (g *generator) advance(count int) {
 	if g.dst != nil {
 		g.ADDQ(I32(int32(count*g.elementSize())), g.dst)
 	}
-	g.ADDQ(I32(int32(count*g.accumulatorSize())), g.acc)
+	if g.acc != nil {
+		g.ADDQ(I32(int32(count*g.accumulatorSize())), g.acc)
+	}
 	g.ADDQ(I32(int32(count)), g.index)
 	g.SUBQ(I32(int32(count)), g.n)
 }

@@ -37,6 +37,11 @@ func (float32Kind) accumulatorSize() int      { return 8 }
 func (float32Kind) lanes(g *generator) int    { return g.isa.bytes / 8 }
 func (float32Kind) rawBytes(g *generator) int { return g.isa.bytes / 2 }
 
+func (float32Kind) first(g *generator, a accumulator, weight reg.VecVirtual, x Op) {
+	g.VCVTPS2PD(x, a[0])
+	g.VMULPD(weight, a[0], a[0])
+}
+
 func (float32Kind) fold(g *generator, a accumulator, weight reg.VecVirtual, x Op) {
 	wide := g.vec()
 	g.VCVTPS2PD(x, wide)
@@ -48,7 +53,7 @@ func (float32Kind) divide(g *generator, a accumulator, divisor reg.VecVirtual) {
 }
 
 func (float32Kind) round(g *generator, a accumulator) reg.VecVirtual {
-	narrow := g.vec()
+	narrow := a[0] // no new register, which the many of a block have no room for
 	if g.isa == avx512 {
 		g.VCVTPD2PS(a[0], narrow.AsY())
 	} else {
@@ -65,6 +70,10 @@ func (float64Kind) elementSize() int          { return 8 }
 func (float64Kind) accumulatorSize() int      { return 8 }
 func (float64Kind) lanes(g *generator) int    { return g.isa.bytes / 8 }
 func (float64Kind) rawBytes(g *generator) int { return g.isa.bytes }
+
+func (float64Kind) first(g *generator, a accumulator, weight reg.VecVirtual, x Op) {
+	g.VMULPD(x, weight, a[0])
+}
 
 func (float64Kind) fold(g *generator, a accumulator, weight reg.VecVirtual, x Op) {
 	g.VFMADD231PD(x, weight, a[0])
@@ -85,6 +94,10 @@ func (float32Native) accumulatorSize() int      { return 4 }
 func (float32Native) lanes(g *generator) int    { return g.isa.bytes / 4 }
 func (float32Native) rawBytes(g *generator) int { return g.isa.bytes }
 
+func (float32Native) first(g *generator, a accumulator, weight reg.VecVirtual, x Op) {
+	g.VMULPS(x, weight, a[0])
+}
+
 func (float32Native) fold(g *generator, a accumulator, weight reg.VecVirtual, x Op) {
 	g.VFMADD231PS(x, weight, a[0])
 }
@@ -104,6 +117,11 @@ func (float16Kind) accumulatorSize() int      { return 4 }
 func (float16Kind) lanes(g *generator) int    { return g.isa.bytes / 4 }
 func (float16Kind) rawBytes(g *generator) int { return g.isa.bytes / 2 }
 
+func (float16Kind) first(g *generator, a accumulator, weight reg.VecVirtual, x Op) {
+	g.VCVTPH2PS(x, a[0])
+	g.VMULPS(weight, a[0], a[0])
+}
+
 func (float16Kind) fold(g *generator, a accumulator, weight reg.VecVirtual, x Op) {
 	wide := g.vec()
 	g.VCVTPH2PS(x, wide)
@@ -116,7 +134,7 @@ func (float16Kind) divide(g *generator, a accumulator, divisor reg.VecVirtual) {
 
 func (float16Kind) round(g *generator, a accumulator) reg.VecVirtual {
 	const nearestEven = 0
-	narrow := g.vec()
+	narrow := a[0]
 	g.VCVTPS2PH(Imm(nearestEven), a[0], g.raw(narrow))
 	return narrow
 }
@@ -275,6 +293,21 @@ func (float64Wider) prepare(g *generator) {
 	one := g.vec()
 	g.broadcast(g.words("one64", 0, 0x3ff00000), one)
 	g.constants["one"] = one
+}
+
+// first is fold for h = −0 and c = 0, where all but the product and its error are zeros:
+//
+//	h = w·x; c = (h − w·x exactly) + 0
+//
+// Where the product is not finite c is not either, which is all that matters of it then.
+func (float64Wider) first(g *generator, a accumulator, weight reg.VecVirtual, x Op) {
+	h, c := a[0], a[1]
+	e := g.vec()
+	g.VMOVUPD(x, e)
+	g.VMULPD(e, weight, h)
+	g.VFNMADD213PD(h, weight, e) // e = −e·w + h
+	g.zero(c)
+	g.VADDPD(e, c, c)
 }
 
 // fold is, for the sum h and the compensation c:

@@ -9,6 +9,8 @@
 //	divided:   round to elements                                    Round
 //	           store, past the caches if the call says so           Store
 //	stored:    move on to the next block                            Advance
+//
+// Some functions of kernel_amd64.s have loops over blocks of a number of models besides, without one over the models.
 package instructions
 
 import (
@@ -23,6 +25,7 @@ import (
 type Loop struct {
 	Function       string // such as "weightedSumFloat32AVX512"
 	Elements       int    // in a block
+	Models         int    // which the loop is for, or 0 for any number
 	first          int    // number of the first line in lines
 	lines          []line
 	models, folded int // the loop over the models is lines[models:folded]
@@ -91,6 +94,56 @@ func Loops(assembly string) ([]Loop, error) {
 	}
 	if function != "" {
 		return nil, fmt.Errorf("%s has no main loop", function)
+	}
+	return loops, nil
+}
+
+// numbers are the labels of loops that are for a number of models.
+var numbers = map[string]int{"two": 2, "three": 3, "four": 4, "eight": 8}
+
+// Common returns the loops that are for a number of models, in their order.
+func Common(assembly string) ([]Loop, error) {
+	var loops []Loop
+	function, in := "", ""
+	for text := range strings.Lines(assembly) {
+		text, _, _ = strings.Cut(text, "//")
+		text = strings.TrimSpace(text)
+		if name, isFunction := strings.CutPrefix(text, "TEXT ·"); isFunction {
+			function, _, _ = strings.Cut(name, "(SB)")
+		}
+		name := ""
+		if label := labelLine.FindStringSubmatch(text); label != nil {
+			name = strings.ToLower(labelName.FindStringSubmatch(label[1])[1])
+		}
+		if in == "" && numbers[name] > 0 {
+			in, loops = name, append(loops, Loop{Function: function, Models: numbers[name]})
+			name = "block"
+		}
+		if in == "" {
+			continue
+		}
+		loop := &loops[len(loops)-1]
+		switch {
+		case name != "":
+			loop.lines = append(loop.lines, line{label: name})
+			continue
+		case text == "":
+			continue
+		}
+		if m := immediate.FindStringSubmatch(text); m != nil {
+			loop.Elements, _ = strconv.Atoi(m[1])
+		}
+		if _, target := branch(text); target == in {
+			loop.lines = append(loop.lines, line{instruction: "JGE block"})
+			if in = ""; loop.Elements == 0 {
+				return nil, fmt.Errorf("%s: the loop for %d models has no number of elements", function, loop.Models)
+			}
+			continue
+		}
+		loop.lines = append(loop.lines, line{instruction: text})
+	}
+	if in != "" {
+		return nil, fmt.Errorf("%s: the loop for %d models does not end", function, numbers[in])
 	}
 	return loops, nil
 }

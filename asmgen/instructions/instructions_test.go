@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "rewrite the tables of instructions")
 // TestInstructions fails when a main loop has more or fewer instructions than testdata/instructions.txt says. Where that
 // is meant, "go test ./asmgen/instructions -update" rewrites the file.
 func TestInstructions(t *testing.T) {
-	got := table(t, mainLoops(t))
+	got := table(t, mainLoops(t)) + commonTable(t, commonLoops(t))
 	if *update {
 		if err := os.WriteFile(expectedFile, []byte(got), 0o666); err != nil {
 			t.Fatal(err)
@@ -61,7 +61,7 @@ func TestPage(t *testing.T) {
 	if !begins || !ends {
 		t.Fatalf("%s has no lines %q and %q", page, pageBegin, pageEnd)
 	}
-	summary := summary(t, mainLoops(t))
+	summary := summary(t, mainLoops(t), commonLoops(t))
 	if *update {
 		if err := os.WriteFile(page, []byte(before+pageBegin+summary+pageEnd+after), 0o666); err != nil {
 			t.Fatal(err)
@@ -99,6 +99,48 @@ func mainLoops(t *testing.T) []instructions.Loop {
 		all = append(all, loops...)
 	}
 	return all
+}
+
+// commonLoops returns those of the committed assembly that are for a number of models.
+func commonLoops(t *testing.T) []instructions.Loop {
+	t.Helper()
+	assembly, err := os.ReadFile("../../kernel/kernel_amd64.s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	loops, err := instructions.Common(string(assembly))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(loops) == 0 {
+		t.Fatal("no loops for a number of models")
+	}
+	return loops
+}
+
+// all adds up the counts of a loop for a number of models.
+func all(t *testing.T, l instructions.Loop, call instructions.Call) int {
+	t.Helper()
+	c := count(t, l, call)
+	return c.Start + c.Model + c.Divide + c.Round + c.Store + c.Advance
+}
+
+// commonTable has the counts of loops that are for a number of models.
+func commonTable(t *testing.T, loops []instructions.Loop) string {
+	t.Helper()
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "function\tmodels\telements\tblock\tdivide\tscale\tstream\tan element\t")
+	for _, l := range loops {
+		block := all(t, l, instructions.Call{})
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%.3f\t\n", l.Function, l.Models, l.Elements, block,
+			all(t, l, instructions.Call{Divide: true}), all(t, l, instructions.Call{Scale: true}),
+			all(t, l, instructions.Call{Stream: true}), float64(block)/float64(l.Elements))
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return text.String()
 }
 
 func count(t *testing.T, l instructions.Loop, call instructions.Call) instructions.Count {
@@ -143,12 +185,14 @@ func table(t *testing.T, loops []instructions.Loop) string {
 	return text.String()
 }
 
-// summary is a Markdown table of what weightedSum executes for an element.
-func summary(t *testing.T, loops []instructions.Loop) string {
+// summary is a Markdown table of what weightedSum executes for an element, in loops for any number of models and in
+// those for some.
+func summary(t *testing.T, loops, common []instructions.Loop) string {
 	t.Helper()
 	var text strings.Builder
-	text.WriteString("| kind | instruction set | elements in a block | an element of a model | an element, once |\n")
-	text.WriteString("|---|---|---:|---:|---:|\n")
+	text.WriteString("| kind | instruction set | elements in a block | an element of a model | an element, once " +
+		"| 2 models | 3 models | 4 models | 8 models |\n")
+	text.WriteString("|---|---|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, l := range loops {
 		name, isSum := strings.CutPrefix(l.Function, "weightedSum")
 		if !isSum {
@@ -157,12 +201,39 @@ func summary(t *testing.T, loops []instructions.Loop) string {
 		sum, once := plain(t, l)
 		for _, isa := range []string{"AVX512", "AVX2", "NEON"} {
 			if kind, found := strings.CutSuffix(name, isa); found {
-				fmt.Fprintf(&text, "| %s | %s | %d | %.3f | %.3f |\n", kind, isa, l.Elements,
+				fmt.Fprintf(&text, "| %s | %s | %d | %.3f | %.3f |", kind, isa, l.Elements,
 					float64(sum.Model)/float64(l.Elements), float64(once)/float64(l.Elements))
+				for _, models := range []int{2, 3, 4, 8} {
+					cell := " "
+					for _, c := range common {
+						if c.Function == l.Function && c.Models == models {
+							cell = fmt.Sprintf(" %.3f ", float64(all(t, c, instructions.Call{}))/float64(c.Elements))
+						}
+					}
+					text.WriteString(cell + "|")
+				}
+				text.WriteString("\n")
 			}
 		}
 	}
 	return text.String()
+}
+
+// TestCommonErrors checks that a loop that does not end, or has no number of elements, is an error.
+func TestCommonErrors(t *testing.T) {
+	const begin = "TEXT ·f(SB), NOSPLIT, $0-8\ntwo1:\n\tRET\n"
+	for assembly, want := range map[string]string{
+		begin:                  "f: the loop for 2 models does not end",
+		begin + "\tJGE two1\n": "f: the loop for 2 models has no number of elements",
+	} {
+		if _, err := instructions.Common(assembly); err == nil || err.Error() != want {
+			t.Errorf("%q: error %v, want %s", assembly, err, want)
+		}
+	}
+	loops, err := instructions.Common(begin + "\tCMPQ BX, $+8\n\tJGE two1\n")
+	if err != nil || len(loops) != 1 || loops[0].Function != "f" || loops[0].Models != 2 || loops[0].Elements != 8 {
+		t.Errorf("got %+v, %v; want one loop of f for 2 models with 8 elements", loops, err)
+	}
 }
 
 // TestErrors checks that assembly of another shape is not counted wrongly.
