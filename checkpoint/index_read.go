@@ -8,7 +8,9 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -55,7 +57,38 @@ func bothError(dir string) error {
 }
 
 func neitherError(dir string) error {
-	return fmt.Errorf("%s: is a directory with neither %s nor %s: %w", dir, indexName, singleName, fs.ErrNotExist)
+	return fmt.Errorf("%s: is a directory with neither %s nor %s%s: %w", dir, indexName, singleName, otherModels(dir),
+		fs.ErrNotExist)
+}
+
+var shardName = regexp.MustCompile(`-\d+-of-\d+\.safetensors$`)
+
+// otherModels names the models in a directory that have other names, and can be given themselves.
+func otherModels(dir string) string {
+	list, _ := os.ReadDir(dir) // to help is all that it is for
+	var indexes, files []string
+	shards := false
+	for _, entry := range list {
+		switch name := entry.Name(); {
+		case strings.HasSuffix(name, ".safetensors.index.json"):
+			indexes = append(indexes, quote(name))
+		case shardName.MatchString(name):
+			shards = true
+		case strings.HasSuffix(name, ".safetensors"):
+			files = append(files, quote(name))
+		}
+	}
+	names := append(indexes, files...)
+	const most = 2
+	switch more := len(names) - most; {
+	case len(names) == 0 && shards:
+		return ", but shards, which need their index"
+	case len(names) == 0:
+		return ""
+	case more > 0:
+		return fmt.Sprintf(", but %s and %d more: give a file itself", strings.Join(names[:most], ", "), more)
+	}
+	return ", but " + strings.Join(names, ", ") + ": give the file itself"
 }
 
 // exists reports whether there is something at path.

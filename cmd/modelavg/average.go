@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"strings"
 
@@ -343,6 +344,10 @@ func (list models) plan(weights []float64, opts []merge.Option) (plan *merge.Pla
 		plan, err = merge.Mean(list, opts...)
 	} else {
 		plan, err = merge.WeightedMean(list, weights, opts...)
+	}
+	if err == nil {
+		// What the first model says of itself as a soup is not true of a mean of it.
+		maps.DeleteFunc(plan.Metadata, func(key, _ string) bool { return strings.HasPrefix(key, soupPrefix) })
 	}
 	if err == nil && len(plan.Steps) == 0 && len(plan.Omissions) > 0 {
 		return nil, fmt.Errorf("nothing is left to average: %s", countOmissions(plan.Omissions))

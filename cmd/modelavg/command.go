@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -44,6 +45,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return statusDone
 	}
+	// Who closes the pipe that the report goes to wants to hear no more; that a file is written is worth saying still.
+	if errors.Is(err, syscall.EPIPE) && report.err != nil && err.Error() == report.err.Error() {
+		return statusFailed
+	}
 	// An error that is not a failure comes from reading the command line, by cobra or by the commands.
 	if fail := (*failure)(nil); errors.As(err, &fail) {
 		fmt.Fprintf(stderr, "modelavg: %s\n", printable.Text(oneLine(err)))
@@ -78,8 +83,8 @@ func newRoot() *cobra.Command {
 
 F64, F32, F16, BF16, F8_E4M3 and F8_E5M2 tensors are averaged; integer and BOOL tensors are copied from the last model
 that is read, or follow --integers, and the report names them; other dtypes are refused. All models must have the same
-tensors, unless --keys says otherwise. The output appears whole or not at all; it may be one of the inputs. A model of
-weight zero is not read.
+tensors, unless --keys says otherwise. The output appears whole or not at all; it may be one of the inputs, and has
+the metadata of the first. Of a model of weight zero only the header is read.
 
 To write manual pages: modelavg man --dir DIR. To complete command lines in a shell: modelavg completion --help.
 

@@ -40,8 +40,9 @@ func newDiff() *cobra.Command {
 Elements that are NaN or infinite in one model, and not the same in the other, are counted and have no part in the rest;
 tensors with such elements come first.
 Dtypes may differ. Tensors that only one model has, or whose shapes differ, are named. --plot draws a bar for each
-tensor, in the order of the names, or for each layer if there are many tensors, into an SVG file; what is not compared
-is noted below them. The name of the file has to end with .svg, and nothing but an SVG file is replaced.`,
+tensor, in the order of the names, or for each layer if there are many tensors, into an SVG file, but none for tensors
+of integers; what is not compared is noted below them. The name of the file has to end with .svg, and nothing but an
+SVG file is replaced.`,
 		Example: `  modelavg diff a.safetensors b.safetensors
   modelavg diff --by max --plot diff.svg a.safetensors b.safetensors`,
 		RunE: func(cmd *cobra.Command, files []string) error {
@@ -105,13 +106,14 @@ type compared struct {
 	Cosine    number `json:"cosine"`
 	NonFinite int64  `json:"non_finite"`
 	sums      distances
+	integers  bool
 }
 
 // newCompared returns what is shown of the distances.
 func newCompared(name string, elements int64, d distances) compared {
 	return compared{
 		name, elements, number(d.max), number(d.rms()), number(d.relative()), number(d.cosine()),
-		d.nonFinite, d,
+		d.nonFinite, d, false,
 	}
 }
 
@@ -179,7 +181,9 @@ func diff(cmd *cobra.Command, read readFlags, fileA, fileB string, workers int) 
 		if err != nil {
 			return nil, err
 		}
-		c.Tensors = append(c.Tensors, newCompared(name, readers[0].Tensor().Elements(), d))
+		t := newCompared(name, readers[0].Tensor().Elements(), d)
+		t.integers = !convert.IsFloat(readers[0].Tensor().DType) && !convert.IsFloat(readers[1].Tensor().DType)
+		c.Tensors = append(c.Tensors, t)
 	}
 	for _, m := range models {
 		if err := m.Unchanged(); err != nil {

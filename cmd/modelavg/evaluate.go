@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -186,17 +186,29 @@ func (t *tail) text() string {
 	})
 }
 
-var numbers = regexp.MustCompile(`(?i)[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+]?\b(?:nan|inf|infinity)\b`)
+var (
+	// escapes are what colours a terminal.
+	escapes = regexp.MustCompile(`\x1b\[[0-9;:?]*[@-~]`)
 
-// lastNumber returns the last number in the text.
+	decimal = regexp.MustCompile(`(?i)^[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?$|^[-+]?(?:nan|inf|infinity)$`)
+)
+
+// lastNumber returns the last number in the text: a word that is one, but for the punctuation around it and what is before
+// = or a colon. Digits in the middle of a word are part of a name, a path or a date.
 func lastNumber(text string) (float64, error) {
-	all := numbers.FindAllString(text, -1)
-	if all == nil {
-		return 0, fmt.Errorf("it printed no number, but %q", shortenPath(strings.TrimSpace(text)))
+	apart := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
+	words := strings.FieldsFunc(escapes.ReplaceAllString(text, " "), apart)
+	for _, word := range slices.Backward(words) {
+		word = word[1+strings.LastIndexAny(word, "=:"):]
+		word = strings.TrimRight(strings.TrimLeft(word, "([{<\"'`"), ")]}>\"'`,;.%")
+		if !decimal.MatchString(word) {
+			continue
+		}
+		x, err := strconv.ParseFloat(word, 64)
+		if err != nil { // it is too large
+			return 0, fmt.Errorf("it printed %s, which is out of range", shortenPath(word))
+		}
+		return x, nil
 	}
-	x, err := strconv.ParseFloat(all[len(all)-1], 64)
-	if err != nil && !errors.Is(err, strconv.ErrRange) { // what is too large is infinite
-		return 0, err
-	}
-	return x, nil
+	return 0, fmt.Errorf("it printed no number, but %q", shortenPath(strings.Join(words, " ")))
 }

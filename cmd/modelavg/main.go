@@ -16,5 +16,7 @@ func main() {
 	// SIGHUP is what a closed terminal sends.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	// When nobody reads the report any more, writing it fails, and what is temporary is removed as after any other error.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }

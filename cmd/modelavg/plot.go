@@ -46,15 +46,25 @@ type bar struct {
 // maxBars is how many tensors have a bar each; of more, those of one layer share a bar.
 const maxBars = 48
 
+// drawn returns the tensors that have a bar: not those of integers, such as the number of steps, beside which nothing of
+// the others would be seen, unless there are no others.
+func (c *comparison) drawn() []compared {
+	floats := slices.DeleteFunc(slices.Clone(c.Tensors), func(t compared) bool { return t.integers })
+	if len(floats) == 0 {
+		return c.Tensors
+	}
+	return floats
+}
+
 // bars returns the bars of the comparison, in natural order of the names.
 func (c *comparison) bars(measure string) []bar {
 	group := func(name string) string { return name }
-	if len(c.Tensors) > maxBars {
+	if len(c.drawn()) > maxBars {
 		group = layerOf
 	}
 	sums := make(map[string]*distances)
 	var names []string
-	for _, t := range c.Tensors {
+	for _, t := range c.drawn() {
 		name := group(t.Name)
 		if sums[name] == nil {
 			sums[name] = new(distances)
@@ -310,6 +320,9 @@ const maxNotes = 20
 // than have room.
 func (c *comparison) notes() []string {
 	var notes []string
+	if n := len(c.Tensors) - len(c.drawn()); n > 0 {
+		notes = append(notes, plural(n, "tensor")+" of integers without a bar")
+	}
 	for _, t := range c.Tensors {
 		if t.NonFinite > 0 {
 			notes = append(notes, fmt.Sprintf("tensor %q: not finite, and not in its bar: %s", t.Name,
@@ -328,6 +341,9 @@ func (c *comparison) notes() []string {
 func checkPlot(path string, models ...string) error {
 	if !strings.EqualFold(filepath.Ext(path), ".svg") {
 		return fmt.Errorf("--plot %s: want the name of an SVG file, which ends with .svg", path)
+	}
+	if err := checkParent(path); err != nil {
+		return &failure{err}
 	}
 	target, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {

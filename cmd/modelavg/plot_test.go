@@ -368,3 +368,30 @@ func (endless) Read(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// Tensors of integers have no bar, beside which those of weights would be nothing, and a note says so; alone they have.
+func TestPlotIntegers(t *testing.T) {
+	t.Chdir(t.TempDir())
+	writeModel(t, "a", 0, 1, 2)
+	writeModel(t, "b", 2000, 1, 2.5)
+	if status, _, stderr := execute(t, "diff --plot d.svg --by max a b"); status != statusDone {
+		t.Fatal(stderr)
+	}
+	picture, err := os.ReadFile("d.svg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := string(picture); !strings.Contains(text, "1 tensor of integers without a bar") ||
+		strings.Contains(text, ">steps<") || !strings.Contains(text, ">weight<") {
+		t.Errorf("got\n%s\nwant a bar of weight and none of steps, and a note", text)
+	}
+	c := &comparison{Tensors: []compared{{Name: "steps", integers: true}}}
+	if bars := c.bars("max"); len(bars) != 1 || len(c.notes()) != 0 {
+		t.Errorf("bars %v, notes %q of integers alone, want one bar", bars, c.notes())
+	}
+	status, _, stderr := execute(t, "diff --plot none/d.svg a b")
+	if status != statusFailed {
+		t.Errorf("status %d, want %d", status, statusFailed)
+	}
+	checkErrorLine(t, "diff", stderr, "none/d.svg: there is no directory none")
+}

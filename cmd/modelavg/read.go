@@ -91,6 +91,7 @@ var foreignKinds = []struct{ begin, kind string }{
 	{"\x80\x02\x8a\nl\xfc", "a pickle of Python, which torch.save writes: convert it to safetensors"},
 	{"GGUF", "a GGUF file: average before the conversion to it"},
 	{"\x89HDF\r\n", "an HDF5 file: convert it to safetensors"},
+	{"{", "a text in JSON: the model is the directory that it belongs to"},
 	{npyBegin, "a .npy file, which has to be called so"},
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -36,7 +37,8 @@ result: the search fits the soup to it.
 
 The command is run by sh -c (cmd /c on Windows) with the path of a model, quoted, in the place of every {}. Its score is
 the last number that it prints to stdout, the higher the better, or the lower with --minimize; NaN is worse than any
-other. What it prints to stderr is passed through. A command that fails ends the run. When the command has ended, what
+other. A number is a word of its own, as in accuracy: 0.93 or loss=1e-3 (not in run1 or 2026-01-31). What it prints to
+stderr is passed through. A command that fails ends the run. When the command has ended, what
 it has left running is killed. A signal to modelavg that ends it goes to the command as SIGTERM, and as SIGKILL 50 ms
 later to what is left of it.
 
@@ -102,6 +104,9 @@ func (f *averageFlags) key(command string) string {
 		f.integers.value, f.keys.value, f.overflow.value, f.dtype.value, f.include, f.exclude)
 }
 
+// soupPrefix is what the metadata begin with that a soup has.
+const soupPrefix = "soup."
+
 // A soup is a run of the command.
 type soup struct {
 	files    []string
@@ -119,9 +124,10 @@ type soup struct {
 	log    *scoreLog
 	scores []float64 // of the files
 	logged []bool    // whether these are from the log
-	chosen []int     // the ingredients, ascending
-	score  float64   // of their mean
-	result result    // of the last mean
+	tried  []triedModel
+	chosen []int   // the ingredients, ascending
+	score  float64 // of their mean
+	result result  // of the last mean
 }
 
 // run looks for the ingredients and writes their mean.
@@ -179,6 +185,7 @@ func (s *soup) run(ctx context.Context, logPath, key string) (err error) {
 			verdict = "added"
 			s.chosen, s.score = with, score
 		}
+		s.tried = append(s.tried, triedModel{s.files[i], number(score), logged, verdict == "added"})
 		fmt.Fprintf(s.stdout, "with %s: %v%s, %s\n", printable.Name(s.files[i]), score, fromLog(logged), verdict)
 	}
 	return s.write(ctx)
@@ -292,11 +299,14 @@ func (s *soup) mean(ctx context.Context, set []int, path string, metadata map[st
 	}
 	defer models.close()
 	layout := newLayout(models[0], s.output, s.maxShardSize)
-	plan, err := models.plan(nil, append(slices.Clone(s.options), merge.WithMetadata(metadata),
-		merge.WithCreateOptions(layout.options...)))
+	plan, err := models.plan(nil, append(slices.Clone(s.options), merge.WithCreateOptions(layout.options...)))
 	if err != nil {
 		return result{}, listed(err)
 	}
+	if plan.Metadata == nil {
+		plan.Metadata = make(map[string]string)
+	}
+	maps.Copy(plan.Metadata, metadata)
 	r := result{Plan: plan, Layout: layout.text, Notes: layout.notes(plan, path, s.dtype)}
 	if r.Report, err = runPlan(ctx, plan, path, s.stderr); err == nil {
 		r.SideFiles, err = layout.copySideFiles(ctx, path, r.Report)
@@ -311,8 +321,8 @@ func (s *soup) write(ctx context.Context) error {
 		return err
 	}
 	s.result, err = s.mean(ctx, s.chosen, s.output, map[string]string{
-		"soup.ingredients": string(ingredients),
-		"soup.score":       strconv.FormatFloat(s.score, 'g', -1, 64),
+		soupPrefix + "ingredients": string(ingredients),
+		soupPrefix + "score":       strconv.FormatFloat(s.score, 'g', -1, 64),
 	})
 	if err != nil {
 		return err
@@ -337,10 +347,19 @@ func (s *soup) ingredients() []string {
 
 // A soupResult is what --json prints.
 type soupResult struct {
-	Scores      []fileScore `json:"scores"`
-	Ingredients []string    `json:"ingredients"`
-	Score       number      `json:"score"`
+	Scores      []fileScore  `json:"scores"`
+	Tried       []triedModel `json:"tried"`
+	Ingredients []string     `json:"ingredients"`
+	Score       number       `json:"score"`
 	result
+}
+
+// A triedModel is a model that was looked at as an ingredient, and the score of the mean with it.
+type triedModel struct {
+	Path  string `json:"path"`
+	Score number `json:"score"`
+	Log   bool   `json:"from_log"`
+	Added bool   `json:"added"`
 }
 
 type fileScore struct {
@@ -350,7 +369,10 @@ type fileScore struct {
 }
 
 func (s *soup) outcome() soupResult {
-	r := soupResult{Ingredients: s.ingredients(), Score: number(s.score), result: s.result}
+	r := soupResult{Tried: s.tried, Ingredients: s.ingredients(), Score: number(s.score), result: s.result}
+	if r.Tried == nil {
+		r.Tried = []triedModel{}
+	}
 	for i, file := range s.files {
 		r.Scores = append(r.Scores, fileScore{file, number(s.scores[i]), s.logged[i]})
 	}

@@ -274,17 +274,27 @@ func TestSoupFailures(t *testing.T) {
 
 func TestLastNumber(t *testing.T) {
 	for text, want := range map[string]float64{
-		"0.5":                       0.5,
-		"accuracy 91.77 %":          91.77,
-		"a 1\nb 2\n":                2,
-		"-3":                        -3,
-		"loss: 1.5e-3\n":            0.0015,
-		"1.":                        1,
-		".25":                       0.25,
-		"epoch 3 +Inf":              math.Inf(1),
-		"-inf":                      math.Inf(-1),
-		"1e999":                     math.Inf(1),
-		"information 4, infinite ∞": 4,
+		"0.5":                     0.5,
+		"accuracy 91.77 %":        91.77,
+		"a 1\nb 2\n":              2,
+		"-3":                      -3,
+		"loss: 1.5e-3\n":          0.0015,
+		"1.":                      1,
+		".25":                     0.25,
+		"epoch 3 +Inf":            math.Inf(1),
+		"-inf":                    math.Inf(-1),
+		"\x1b[32macc 0.93\x1b[0m": 0.93,
+		"0.9 (top1)":              0.9,
+		"0.9 f1":                  0.9,
+		"0.9 v1.2.3 0x10 1_000":   0.9,
+		"0.9\n2026-11-25 done":    0.9,
+		"0.9, 1,234.5":            0.9,
+		"0.9 on .s.c0.8e1.scratch/mean.safetensors run1.safetensors": 0.9,
+		"accuracy=0.91, loss: 2;":                                    2,
+		"{\"loss\": 0.25}":                                           0.25,
+		"[0.5]":                                                      0.5,
+		"(93.5%).":                                                   93.5,
+		"information 4, infinite ∞":                                  4,
 	} {
 		if got, err := lastNumber(text); err != nil || got != want {
 			t.Errorf("lastNumber(%q) = %v, %v, want %v", text, got, err, want)
@@ -293,8 +303,10 @@ func TestLastNumber(t *testing.T) {
 	if got, err := lastNumber("loss 2 then NaN"); err != nil || !math.IsNaN(got) {
 		t.Errorf("got %v, %v, want NaN", got, err)
 	}
-	if _, err := lastNumber("none"); err == nil {
-		t.Error("no error")
+	for _, text := range []string{"none", "run1", "1.2.3", "", "-", "1e999"} {
+		if got, err := lastNumber(text); err == nil {
+			t.Errorf("lastNumber(%q) = %v, want an error", text, got)
+		}
 	}
 }
 
@@ -381,5 +393,26 @@ func TestSoupOfDirectories(t *testing.T) {
 	executeArgs(t, args...)
 	if got := evaluations(t); len(got) != 3 || got[0] != "b" {
 		t.Errorf("evaluated %q after a change of b", got)
+	}
+}
+
+// What the metadata of a soup say of it is not said of a mean that begins with it.
+func TestMeanOfSoup(t *testing.T) {
+	inDirectory(t)
+	if status, _, stderr := executeArgs(t, evaluator(t, "a", "b")...); status != statusDone {
+		t.Fatal(stderr)
+	}
+	if status, _, stderr := execute(t, "mean -o mean out c"); status != statusDone {
+		t.Fatal(stderr)
+	}
+	for path, want := range map[string]int{"out": 3, "mean": 1} {
+		m, err := checkpoint.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		if got := m.Metadata(); len(got) != want {
+			t.Errorf("%s: metadata %q, want %d entries", path, got, want)
+		}
 	}
 }
