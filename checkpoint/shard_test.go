@@ -171,7 +171,8 @@ func TestOpenShardedErrors(t *testing.T) {
 				`"x.safetensors.index.json", "adapter.safetensors" and 1 more: give a file itself: file does not exist`,
 		},
 		{
-			"another name", map[string]string{"adapter.safetensors": " ", "config.json": " "},
+			"another name",
+			map[string]string{"adapter.safetensors": " ", "config.json": " "},
 			"d: is a directory with neither model.safetensors.index.json nor model.safetensors, but " +
 				`"adapter.safetensors": give the file itself: file does not exist`,
 		},

@@ -320,13 +320,26 @@ func (g *generator) scale(r, factor reg.VecVirtual) {
 }
 
 // storeAll rounds accumulators and stores the elements, past the caches if the call says so. Vectors of elements that
-// are half as wide as the accumulators are stored by twos.
+// are half as wide as the accumulators are stored by twos past the caches, which want whole lines; into them one by one,
+// since units that put two together are those that convert.
 func (g *generator) storeAll(as []accumulator) {
 	var elements []reg.Register
 	step := g.rawBytes(g)
 	for _, a := range as {
 		elements = append(elements, g.raw(g.round(g, a)))
 	}
+	if len(as) == 1 {
+		g.VMOVUPS(elements[0], Mem{Base: g.dst})
+		return
+	}
+	past, done := g.label("past"), g.label("stored")
+	g.TESTQ(U32(flagStream), g.param("flags"))
+	g.JNZ(LabelRef(past))
+	for i, e := range elements {
+		g.VMOVUPS(e, Mem{Base: g.dst, Disp: i * step})
+	}
+	g.JMP(LabelRef(done))
+	g.Label(past)
 	if len(as) == g.vectors(g) && step < g.isa.bytes {
 		for i := range len(elements) / 2 {
 			low, high := elements[2*i], elements[2*i+1]
@@ -342,18 +355,6 @@ func (g *generator) storeAll(as []accumulator) {
 		elements = elements[:len(elements)/2]
 		step *= 2
 	}
-	if len(as) == 1 {
-		g.VMOVUPS(elements[0], Mem{Base: g.dst})
-		return
-	}
-	past, done := g.label("past"), g.label("stored")
-	g.TESTQ(U32(flagStream), g.param("flags"))
-	g.JNZ(LabelRef(past))
-	for i, e := range elements {
-		g.VMOVUPS(e, Mem{Base: g.dst, Disp: i * step})
-	}
-	g.JMP(LabelRef(done))
-	g.Label(past)
 	for i, e := range elements {
 		g.VMOVNTPS(e, Mem{Base: g.dst, Disp: i * step})
 	}

@@ -176,7 +176,11 @@ func (s settings) jobs(inputs []string, out string) ([]job, error) {
 		return nil, fmt.Errorf("%w: to be run from the root of the repository", err)
 	}
 	for _, library := range []string{"numpy", "torch"} {
-		if exec.Command(s.python, "-c", "import "+library).Run() != nil {
+		imports := "import " + library
+		if library == "torch" {
+			imports += ", safetensors.torch" // which the script reads the files with
+		}
+		if exec.Command(s.python, "-c", imports).Run() != nil {
 			continue
 		}
 		if library == "numpy" && s.dtype == checkpoint.BF16 {
