@@ -285,7 +285,7 @@ func runner() (func(context.Context, *beam.Pipeline) (beam.PipelineResult, error
 	}
 	switch *runners.Runner {
 	case "", "prism":
-		return prism.Execute, nil
+		return runPrism, nil
 	case "universal", "flink", "spark":
 		if *jobopts.Endpoint == "" {
 			return nil, fmt.Errorf("%w: -runner=%s needs the -endpoint of a job service", errUsage, *runners.Runner)
@@ -293,6 +293,25 @@ func runner() (func(context.Context, *beam.Pipeline) (beam.PipelineResult, error
 		return universal.Execute, useThisBinary()
 	}
 	return nil, fmt.Errorf("%w: runner %q, want prism, universal, flink or spark", errUsage, *runners.Runner)
+}
+
+// runPrism runs the pipeline with the runner in Beam's library. When ctx is done it leaves the runner as it is, in the
+// last moments of this process: one that is stopped while it starts panics, because the worker that it is about to call
+// has stopped before it.
+func runPrism(ctx context.Context, p *beam.Pipeline) (beam.PipelineResult, error) {
+	var result beam.PipelineResult
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		result, err = prism.Execute(context.WithoutCancel(ctx), p)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return result, err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // useThisBinary makes this program the one that workers get, if no other is named and they can run it. Beam would
