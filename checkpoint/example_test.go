@@ -150,6 +150,40 @@ func ExampleWriter_TensorWriter() {
 	// exists: false
 }
 
+// Chunks that meet at whole pages of the file are written fastest, whatever is before the tensor.
+func ExampleWriter_Offset() {
+	dir, err := os.MkdirTemp("", "modelavg")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	tensor := checkpoint.Tensor{Name: "weight", DType: checkpoint.U8, Shape: []int64{10_000}}
+	w, err := checkpoint.Create(filepath.Join(dir, "model.safetensors"), []checkpoint.Tensor{tensor}, nil,
+		checkpoint.WithoutSync())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer w.Close()
+	offset, err := w.Offset(tensor.Name)
+	if err != nil {
+		log.Fatal(err)
+	}
+	const page = 4096
+	data := make([]byte, tensor.Bytes())
+	for begin := int64(0); begin < tensor.Bytes(); {
+		end := min(begin+page-(offset+begin)%page, tensor.Bytes())
+		if _, err := w.WriteAt(tensor.Name, data[begin:end], begin); err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println("bytes", offset+begin, "to", offset+end, "of the file")
+		begin = end
+	}
+	// Output:
+	// bytes 112 to 4096 of the file
+	// bytes 4096 to 8192 of the file
+	// bytes 8192 to 10112 of the file
+}
+
 func ExampleParseDType() {
 	d, err := checkpoint.ParseDType("BF16")
 	fmt.Println(d, d.Bits(), d.IsFloat(), d.IsInteger(), err)
