@@ -96,6 +96,7 @@ func repeat(n int, v float64) []float64 {
 // is run for lengths that end in blocks, in vectors and in tails.
 func TestSpecials(t *testing.T) {
 	inf, nan, negativeZero := math.Inf(1), math.NaN(), math.Copysign(0, -1)
+	longNaN := math.Float64frombits(0x7fff_ffff_ffff_ffff) // if its end is added to, it stops being one
 	type specialCase struct {
 		what  string
 		kinds []implementation.Kind
@@ -129,6 +130,10 @@ func TestSpecials(t *testing.T) {
 		{"Inf weight", allKinds, list{2, 1}, list{inf, 1}, inf},
 		{"Inf weight times zero", allKinds, list{0, 1}, list{inf, 1}, nan},
 		{"NaN weight", allKinds, list{0, 1}, list{1, nan}, nan},
+		{"long NaN weight of 2", allKinds, list{0, 1}, list{1, longNaN}, nan},
+		{"long NaN weight of 3", allKinds, list{1, 0, 1}, list{longNaN, 1, -longNaN}, nan},
+		{"long NaN weight of 4", allKinds, list{1, 0, 1, 1}, list{1, 1, longNaN, 1}, nan},
+		{"long NaN weights of 8", allKinds, repeat(8, 1), repeat(8, longNaN), nan},
 		{"NaN", allKinds, list{1, nan, 1}, list{1, 1, 1}, nan},
 
 		{"least float16", only(f16), list{0x1p-24, 0x1p-24}, list{0.5, 0.5}, 0x1p-24},

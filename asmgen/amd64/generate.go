@@ -86,6 +86,7 @@ type generator struct {
 	negativeZero       reg.VecVirtual
 	constants          map[string]reg.VecVirtual // that a kind keeps in registers
 	narrowed           bool                      // the weights are those in narrow
+	shortNaN           bool                      // no NaN in the accumulators has a bit that bfloat16 has no place for
 }
 
 // An accumulator is the registers that hold one vector of accumulators: one, or the two halves of a pair.
@@ -184,6 +185,9 @@ func (g *generator) broadcast(m Mem, v reg.VecVirtual) {
 //
 // From then on the weights are read from narrow. To round one for each block takes time of the units that calculate, of
 // which their conversions leave none. Native float32 waits for its loads.
+//
+// Of a NaN it clears what bfloat16 has no place for. Where the elements are bfloat16 as well, no result of theirs has such
+// bits then: an operation takes its NaN from an operand, or gives the one with no bits but the first.
 func (g *generator) narrowWeights() {
 	g.narrowed = g.elementSize() == 2
 	if !g.narrowed {
@@ -198,6 +202,13 @@ func (g *generator) narrowWeights() {
 	g.MOVQ(g.param("narrow"), narrow)
 	g.Label(loop)
 	g.VCVTSD2SS(Mem{Base: w}, g.negativeZero.AsX(), v)
+	if _, ok := g.kind.(bfloat16Kind); ok {
+		const unordered = 3
+		nan := g.XMM()
+		g.VCMPSS(Imm(unordered), v, v, nan)
+		g.VPSRLD(Imm(16), nan, nan)
+		g.VPANDN(v, nan, v)
+	}
 	g.VMOVSS(v, Mem{Base: narrow})
 	g.ADDQ(Imm(8), w)
 	g.ADDQ(Imm(4), narrow)
@@ -525,8 +536,8 @@ func (g *generator) fewVectors(more string) {
 
 // blocksOfCommonCalls does the large blocks of weightedSum for the most common numbers of models, without accumulators to
 // start from. What a block does for the sake of the loop over the models is up to half of its instructions where these
-// are few: here their addresses stay in registers, as do the weights if there is room, and there is no loop. A kind whose
-// own instructions are many gains too little.
+// are few: here their addresses stay in registers, as do the weights if there is room, and there is no loop. And bfloat16
+// knows where its NaNs come from.
 func (g *generator) blocksOfCommonCalls() {
 	kind, ok := g.kind.(multiplier)
 	if !ok {
@@ -601,7 +612,9 @@ func (g *generator) blocksOf(models int, next string, kind multiplier) {
 		}
 	}
 	g.divideAll(as)
+	g.shortNaN = g.narrowed
 	g.storeAll(as)
+	g.shortNaN = false
 	g.advance(block)
 	g.CMPQ(g.n, I32(int32(block)))
 	g.JGE(LabelRef(next))

@@ -162,6 +162,15 @@ func (bfloat16Kind) prepare(g *generator) {
 	g.constants["upper"] = upper
 }
 
+func (bfloat16Kind) first(g *generator, a accumulator, weight reg.VecVirtual, x Op) {
+	even, odd := a[0], a[1]
+	g.VMOVUPS(x, odd)
+	g.VPSLLD(Imm(16), odd, even)
+	g.and(odd, g.constants["upper"], odd)
+	g.VMULPS(even, weight, even)
+	g.VMULPS(odd, weight, odd)
+}
+
 func (bfloat16Kind) fold(g *generator, a accumulator, weight reg.VecVirtual, x Op) {
 	even, odd := g.vec(), g.vec()
 	if IsRegister(x) {
@@ -182,7 +191,8 @@ func (bfloat16Kind) divide(g *generator, a accumulator, divisor reg.VecVirtual) 
 }
 
 // round adds 0x7fff, or 0x8000 where the last bit that stays is set, so that cutting off the lower half rounds to nearest
-// even; a NaN is made quiet instead, so that it stays one.
+// even; a NaN is made quiet instead, so that it stays one, unless its lower half is known to be zero: to that 0x8000 is
+// added without a carry.
 func (bfloat16Kind) round(g *generator, a accumulator) reg.VecVirtual {
 	if g.isa == avx512 {
 		return g.roundBFloat16(a)
@@ -190,7 +200,9 @@ func (bfloat16Kind) round(g *generator, a accumulator) reg.VecVirtual {
 	bias, one, quiet := g.vec(), g.vec(), g.vec()
 	g.VPBROADCASTD(g.constant(0x7fff), bias)
 	g.VPBROADCASTD(g.constant(1), one)
-	g.VPBROADCASTD(g.constant(0x00400000), quiet)
+	if !g.shortNaN {
+		g.VPBROADCASTD(g.constant(0x00400000), quiet)
+	}
 	var rounded [2]reg.VecVirtual
 	for i, v := range a {
 		r := g.vec()
@@ -198,11 +210,13 @@ func (bfloat16Kind) round(g *generator, a accumulator) reg.VecVirtual {
 		g.VPAND(r, one, r)
 		g.VPADDD(bias, r, r)
 		g.VPADDD(v, r, r)
-		const unordered = 3
-		nan, quieted := g.vec(), g.vec()
-		g.VCMPPS(Imm(unordered), v, v, nan)
-		g.VPOR(quiet, v, quieted)
-		g.VBLENDVPS(nan, quieted, r, r)
+		if !g.shortNaN {
+			const unordered = 3
+			nan, quieted := g.vec(), g.vec()
+			g.VCMPPS(Imm(unordered), v, v, nan)
+			g.VPOR(quiet, v, quieted)
+			g.VBLENDVPS(nan, quieted, r, r)
+		}
 		rounded[i] = r
 	}
 	even, odd := rounded[0], rounded[1]
@@ -220,8 +234,10 @@ func (g *generator) roundBFloat16(a accumulator) reg.VecVirtual {
 		g.VPTESTMD_BCST(g.constant(0x10000), v, last)
 		g.VPADDD_BCST(g.constant(0x7fff), v, r)
 		g.VPADDD_BCST(g.constant(0x8000), v, last, r)
-		const quietNaN = 0x22 // of a quiet and of a signaling NaN the quiet one, and r of all others
-		g.VFIXUPIMMPS_BCST(Imm(0), g.constant(quietNaN), v, r)
+		if !g.shortNaN {
+			const quietNaN = 0x22 // of a quiet and of a signaling NaN the quiet one, and r of all others
+			g.VFIXUPIMMPS_BCST(Imm(0), g.constant(quietNaN), v, r)
+		}
 		rounded[i] = r
 	}
 	even, odd := rounded[0], rounded[1]
