@@ -2,6 +2,7 @@ package kernel_test
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/modelavg/modelavg/kernel"
 )
@@ -30,6 +31,12 @@ func ExampleMeanBFloat16() {
 	kernel.MeanBFloat16(dst, [][]uint16{{one}, {two}})
 	fmt.Printf("%#04x\n", dst[0]) // 1.5
 	// Output: 0x3fc0
+}
+
+func ExampleAllFiniteFloat32() {
+	infinity := float32(math.Inf(1))
+	fmt.Println(kernel.AllFiniteFloat32([]float32{1, -2}), kernel.AllFiniteFloat32([]float32{1, infinity}))
+	// Output: true false
 }
 
 // A running weighted mean: models are added as they come, and rounded once at the end.

@@ -108,3 +108,20 @@ func weightedSumFloat64WiderAVX2(dst, x, w, narrow, acc unsafe.Pointer, n, model
 
 //go:noescape
 func accumulateFloat64WiderAVX2(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
+
+// magnitude16Assembly and magnitude32Assembly return the largest word&mask of the words, of 16 or 32 bits, in the n bytes
+// at x, which are whole blocks.
+
+func magnitude16Assembly(x unsafe.Pointer, n int, mask uint64) uint64 {
+	return magnitude16AVX2(x, n, mask)
+}
+
+func magnitude32Assembly(x unsafe.Pointer, n int, mask uint64) uint64 {
+	return magnitude32AVX2(x, n, mask)
+}
+
+//go:noescape
+func magnitude16AVX2(x unsafe.Pointer, n int, mask uint64) (m uint64)
+
+//go:noescape
+func magnitude32AVX2(x unsafe.Pointer, n int, mask uint64) (m uint64)

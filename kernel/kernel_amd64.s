@@ -19297,3 +19297,86 @@ blocksDone84:
 done76:
 	VZEROUPPER
 	RET
+
+// func magnitude16AVX2(x *byte, n int, mask uint64) (m uint64)
+// Requires: AVX, AVX2
+TEXT ·magnitude16AVX2(SB), NOSPLIT, $0-32
+	// m := 0; for each word of 16 bits of the n bytes at x, which are whole blocks { m = max(m, word&mask) }
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VPBROADCASTQ mask+16(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+
+magnitudes1:
+	VPAND   (AX), Y0, Y5
+	VPMAXUW Y5, Y1, Y1
+	VPAND   32(AX), Y0, Y5
+	VPMAXUW Y5, Y2, Y2
+	VPAND   64(AX), Y0, Y5
+	VPMAXUW Y5, Y3, Y3
+	VPAND   96(AX), Y0, Y5
+	VPMAXUW Y5, Y4, Y4
+	ADDQ    $0x80, AX
+	SUBQ    $0x80, CX
+	JNZ     magnitudes1
+
+	// The largest of one vector, then of its halves, down to a word.
+	VPMAXUW      Y2, Y1, Y1
+	VPMAXUW      Y3, Y1, Y1
+	VPMAXUW      Y4, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X6
+	VPMAXUW      Y6, Y1, Y1
+	VPSHUFD      $0x4e, Y1, Y6
+	VPMAXUW      Y6, Y1, Y1
+	VPSHUFD      $0xb1, Y1, Y6
+	VPMAXUW      Y6, Y1, Y1
+	VPSRLD       $0x10, Y1, Y6
+	VPMAXUW      Y6, Y1, Y1
+	VMOVD        X1, AX
+	MOVWLZX      AX, AX
+	MOVQ         AX, m+24(FP)
+	VZEROUPPER
+	RET
+
+// func magnitude32AVX2(x *byte, n int, mask uint64) (m uint64)
+// Requires: AVX, AVX2
+TEXT ·magnitude32AVX2(SB), NOSPLIT, $0-32
+	// m := 0; for each word of 32 bits of the n bytes at x, which are whole blocks { m = max(m, word&mask) }
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VPBROADCASTQ mask+16(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+
+magnitudes2:
+	VPAND   (AX), Y0, Y5
+	VPMAXUD Y5, Y1, Y1
+	VPAND   32(AX), Y0, Y5
+	VPMAXUD Y5, Y2, Y2
+	VPAND   64(AX), Y0, Y5
+	VPMAXUD Y5, Y3, Y3
+	VPAND   96(AX), Y0, Y5
+	VPMAXUD Y5, Y4, Y4
+	ADDQ    $0x80, AX
+	SUBQ    $0x80, CX
+	JNZ     magnitudes2
+
+	// The largest of one vector, then of its halves, down to a word.
+	VPMAXUD      Y2, Y1, Y1
+	VPMAXUD      Y3, Y1, Y1
+	VPMAXUD      Y4, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X6
+	VPMAXUD      Y6, Y1, Y1
+	VPSHUFD      $0x4e, Y1, Y6
+	VPMAXUD      Y6, Y1, Y1
+	VPSHUFD      $0xb1, Y1, Y6
+	VPMAXUD      Y6, Y1, Y1
+	VMOVD        X1, AX
+	MOVQ         AX, m+24(FP)
+	VZEROUPPER
+	RET

@@ -63,3 +63,20 @@ func weightedSumFloat64WiderNEON(dst, x, w, narrow, acc unsafe.Pointer, n, model
 
 //go:noescape
 func accumulateFloat64WiderNEON(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
+
+// magnitude16Assembly and magnitude32Assembly return the largest word&mask of the words, of 16 or 32 bits, in the n bytes
+// at x, which are whole blocks.
+
+func magnitude16Assembly(x unsafe.Pointer, n int, mask uint64) uint64 {
+	return magnitude16NEON(x, n, mask)
+}
+
+func magnitude32Assembly(x unsafe.Pointer, n int, mask uint64) uint64 {
+	return magnitude32NEON(x, n, mask)
+}
+
+//go:noescape
+func magnitude16NEON(x unsafe.Pointer, n int, mask uint64) (m uint64)
+
+//go:noescape
+func magnitude32NEON(x unsafe.Pointer, n int, mask uint64) (m uint64)

@@ -4369,3 +4369,105 @@ small1Folded:
 	ADD   $262144, R3, R19
 	FMOVD F1, (R19)
 	RET
+
+// func magnitude16NEON(x unsafe.Pointer, n int, mask uint64) (m uint64)
+TEXT ·magnitude16NEON(SB), NOSPLIT, $0-32
+	// m := 0; for each word of 16 bits of the n bytes at x, which are whole blocks { m = max(m, word&mask) }
+	MOVD x+0(FP), R0
+	MOVD n+8(FP), R1
+	MOVD mask+16(FP), R2
+	VDUP R2, V16.D2
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+
+magnitudes:
+	VLD1.P 64(R0), [V0.B16, V1.B16, V2.B16, V3.B16]
+	VLD1.P 64(R0), [V4.B16, V5.B16, V6.B16, V7.B16]
+	VAND   V16.B16, V0.B16, V0.B16
+	VAND   V16.B16, V1.B16, V1.B16
+	VAND   V16.B16, V2.B16, V2.B16
+	VAND   V16.B16, V3.B16, V3.B16
+	VAND   V16.B16, V4.B16, V4.B16
+	VAND   V16.B16, V5.B16, V5.B16
+	VAND   V16.B16, V6.B16, V6.B16
+	VAND   V16.B16, V7.B16, V7.B16
+	WORD   $0x6e606508                              // umax v8.8h, v8.8h, v0.8h
+	WORD   $0x6e616529                              // umax v9.8h, v9.8h, v1.8h
+	WORD   $0x6e62654a                              // umax v10.8h, v10.8h, v2.8h
+	WORD   $0x6e63656b                              // umax v11.8h, v11.8h, v3.8h
+	WORD   $0x6e64658c                              // umax v12.8h, v12.8h, v4.8h
+	WORD   $0x6e6565ad                              // umax v13.8h, v13.8h, v5.8h
+	WORD   $0x6e6665ce                              // umax v14.8h, v14.8h, v6.8h
+	WORD   $0x6e6765ef                              // umax v15.8h, v15.8h, v7.8h
+	SUBS   $128, R1, R1
+	BNE    magnitudes
+
+	// The largest of one vector, then of its words.
+	WORD $0x6e696508  // umax v8.8h, v8.8h, v9.8h
+	WORD $0x6e6a6508  // umax v8.8h, v8.8h, v10.8h
+	WORD $0x6e6b6508  // umax v8.8h, v8.8h, v11.8h
+	WORD $0x6e6c6508  // umax v8.8h, v8.8h, v12.8h
+	WORD $0x6e6d6508  // umax v8.8h, v8.8h, v13.8h
+	WORD $0x6e6e6508  // umax v8.8h, v8.8h, v14.8h
+	WORD $0x6e6f6508  // umax v8.8h, v8.8h, v15.8h
+	WORD $0x6e70a908  // umaxv h8, v8.8h
+	VMOV V8.H[0], R2
+	MOVD R2, m+24(FP)
+	RET
+
+// func magnitude32NEON(x unsafe.Pointer, n int, mask uint64) (m uint64)
+TEXT ·magnitude32NEON(SB), NOSPLIT, $0-32
+	// m := 0; for each word of 32 bits of the n bytes at x, which are whole blocks { m = max(m, word&mask) }
+	MOVD x+0(FP), R0
+	MOVD n+8(FP), R1
+	MOVD mask+16(FP), R2
+	VDUP R2, V16.D2
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+
+magnitudes:
+	VLD1.P 64(R0), [V0.B16, V1.B16, V2.B16, V3.B16]
+	VLD1.P 64(R0), [V4.B16, V5.B16, V6.B16, V7.B16]
+	VAND   V16.B16, V0.B16, V0.B16
+	VAND   V16.B16, V1.B16, V1.B16
+	VAND   V16.B16, V2.B16, V2.B16
+	VAND   V16.B16, V3.B16, V3.B16
+	VAND   V16.B16, V4.B16, V4.B16
+	VAND   V16.B16, V5.B16, V5.B16
+	VAND   V16.B16, V6.B16, V6.B16
+	VAND   V16.B16, V7.B16, V7.B16
+	WORD   $0x6ea06508                              // umax v8.4s, v8.4s, v0.4s
+	WORD   $0x6ea16529                              // umax v9.4s, v9.4s, v1.4s
+	WORD   $0x6ea2654a                              // umax v10.4s, v10.4s, v2.4s
+	WORD   $0x6ea3656b                              // umax v11.4s, v11.4s, v3.4s
+	WORD   $0x6ea4658c                              // umax v12.4s, v12.4s, v4.4s
+	WORD   $0x6ea565ad                              // umax v13.4s, v13.4s, v5.4s
+	WORD   $0x6ea665ce                              // umax v14.4s, v14.4s, v6.4s
+	WORD   $0x6ea765ef                              // umax v15.4s, v15.4s, v7.4s
+	SUBS   $128, R1, R1
+	BNE    magnitudes
+
+	// The largest of one vector, then of its words.
+	WORD $0x6ea96508  // umax v8.4s, v8.4s, v9.4s
+	WORD $0x6eaa6508  // umax v8.4s, v8.4s, v10.4s
+	WORD $0x6eab6508  // umax v8.4s, v8.4s, v11.4s
+	WORD $0x6eac6508  // umax v8.4s, v8.4s, v12.4s
+	WORD $0x6ead6508  // umax v8.4s, v8.4s, v13.4s
+	WORD $0x6eae6508  // umax v8.4s, v8.4s, v14.4s
+	WORD $0x6eaf6508  // umax v8.4s, v8.4s, v15.4s
+	WORD $0x6eb0a908  // umaxv s8, v8.4s
+	VMOV V8.S[0], R2
+	MOVD R2, m+24(FP)
+	RET

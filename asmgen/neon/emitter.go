@@ -58,11 +58,11 @@ func (e *emitter) comment(lines ...string) {
 }
 
 // function starts a leaf function without a frame. The doc lines say what it computes.
-func (e *emitter) function(name, parameters string, argumentBytes int, doc ...string) {
+func (e *emitter) function(name, signature string, argumentBytes int, doc ...string) {
 	e.flush()
 	e.labels = map[string]bool{}
-	fmt.Fprintf(&e.out, "\n// func %s(%s)\nTEXT ·%s(SB), NOSPLIT, $0-%d\n\t// %s\n",
-		name, parameters, name, argumentBytes, strings.Join(doc, "\n\t// "))
+	fmt.Fprintf(&e.out, "\n// func %s%s\nTEXT ·%s(SB), NOSPLIT, $0-%d\n\t// %s\n",
+		name, signature, name, argumentBytes, strings.Join(doc, "\n\t// "))
 }
 
 // flush writes the pending instructions, with their operands in one column and their comments in another.

@@ -42,6 +42,11 @@ var encodings = map[string]encoding{
 	"fcvtn v%d.2s, v%d.2d":  {0x0e616800, two},
 	"fcvtn2 v%d.4s, v%d.2d": {0x4e616800, two},
 
+	"umax v%d.8h, v%d.8h, v%d.8h": {0x6e606400, three},
+	"umax v%d.4s, v%d.4s, v%d.4s": {0x6ea06400, three},
+	"umaxv h%d, v%d.8h":           {0x6e70a800, two},
+	"umaxv s%d, v%d.4s":           {0x6eb0a800, two},
+
 	"stnp q%d, q%d, [x%d]":     {0xac000000, []field{rd, {10, 32, 1}, rn}},
 	"stnp q%d, q%d, [x%d,#%d]": {0xac000000, []field{rd, {10, 32, 1}, rn, {15, 64, 16}}},
 }

@@ -81,6 +81,8 @@ func Generate() ([]byte, error) {
 		weightedSum(&generator{emitter: &e, kind: k, target: dst, targetSize: k.element, results: 1})
 		accumulate(&generator{emitter: &e, kind: k, target: acc, targetSize: k.accumulator, results: k.registers()})
 	}
+	e.magnitude(16)
+	e.magnitude(32)
 	return e.text()
 }
 
@@ -122,7 +124,7 @@ func weightedSum(g *generator) {
 		}
 	}
 	g.function("weightedSum"+g.name+"NEON",
-		"dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int", 80, doc...)
+		"(dst, x, w, narrow, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int)", 80, doc...)
 	g.op("MOVD", "dst+0(FP), R%d", dst)
 	g.op("MOVD", "x+8(FP), R%d", x)
 	g.op("MOVD", "w+16(FP), R%d", w)
@@ -157,7 +159,7 @@ func accumulate(g *generator) {
 	if g.pair {
 		fold = "acc[i], compensation[i] = acc[i] + w[k]·x[k][offset+i], compensation[i] − the error of the new acc[i]"
 	}
-	g.function("accumulate"+g.name+"NEON", "acc, x, w, narrow unsafe.Pointer, n, models, offset int", 56,
+	g.function("accumulate"+g.name+"NEON", "(acc, x, w, narrow unsafe.Pointer, n, models, offset int)", 56,
 		"for i := range n {", "	for k := range models { "+fold+" }", "}")
 	g.op("MOVD", "acc+0(FP), R%d", acc)
 	g.op("MOVD", "x+8(FP), R%d", x)

@@ -55,7 +55,7 @@ func TestWords(t *testing.T) {
 		if got := arm64asm.GNUSyntax(instruction); got != word[2] {
 			t.Errorf("%s // %s: the word is %s", word[1], word[2], got)
 		}
-		seen[regexp.MustCompile(`(\b[vqx]|#)\d+`).ReplaceAllString(word[2], "${1}%d")] = true
+		seen[regexp.MustCompile(`(\b[vqxhs]|#)\d+`).ReplaceAllString(word[2], "${1}%d")] = true
 	}
 	for gnu := range encodings {
 		if !seen[gnu] {
@@ -90,9 +90,9 @@ func TestWordErrors(t *testing.T) {
 // TestLabelErrors checks that a label stands only once in a function.
 func TestLabelErrors(t *testing.T) {
 	var e emitter
-	e.function("f", "", 0, "nothing")
+	e.function("f", "()", 0, "nothing")
 	e.label("again")
-	e.function("g", "", 0, "nothing")
+	e.function("g", "()", 0, "nothing")
 	e.label("again")
 	if _, err := e.text(); err != nil {
 		t.Errorf("one label in each of two functions: %v", err)
@@ -104,13 +104,13 @@ func TestLabelErrors(t *testing.T) {
 	}
 }
 
-// TestLeafFunctions proves that there are two functions for each kind, that none has a stack frame, and that none uses
+// TestLeafFunctions proves that there are two functions for each kind and two for magnitudes, that none has a stack frame, and that none uses
 // a register of the linker (R16, R17, R27), the platform (R18), the runtime (R28) or the stack (R29, R30, RSP).
 func TestLeafFunctions(t *testing.T) {
 	text := generate(t)
 	functions := regexp.MustCompile(`(?m)^TEXT .*`).FindAllString(text, -1)
-	if len(functions) != 2*len(kinds) {
-		t.Errorf("%d functions for %d kinds, want two for each", len(functions), len(kinds))
+	if len(functions) != 2*len(kinds)+2 {
+		t.Errorf("%d functions for %d kinds, want two for each and two for magnitudes", len(functions), len(kinds))
 	}
 	for _, f := range functions {
 		if !strings.Contains(f, "NOSPLIT, $0-") {
