@@ -24,7 +24,6 @@ type buffer struct {
 	float16s  [][]modelavg.Float16
 	bfloat16s [][]modelavg.BFloat16
 
-	sums sums
 	tile *tile // nil unless a step of the plan is mixed
 }
 
@@ -37,7 +36,6 @@ func newBuffer(sources, size int, mixed bool) *buffer {
 		float32s:  make([][]float32, sources),
 		float16s:  make([][]modelavg.Float16, sources),
 		bfloat16s: make([][]modelavg.BFloat16, sources),
-		sums:      sums{alignedBytes(sumsBytes, alignment)},
 	}
 	for i := range b.data {
 		b.data[i] = alignedBytes(size, alignment)
@@ -60,9 +58,9 @@ func (b *buffer) place(offset int64, size int) {
 	b.out = b.room[skip:end:end]
 }
 
-// bufferBytes returns how many bytes newBuffer allocates for chunks, sums and tile.
+// bufferBytes returns how many bytes newBuffer allocates for chunks and tile.
 func bufferBytes(sources, size int, mixed bool) int64 {
-	n := int64(sources+1)*int64(size) + pageBytes + sumsBytes
+	n := int64(sources)*int64(size+alignment-1) + int64(size+pageBytes+pageBytes-1)
 	if mixed {
 		n += int64(unsafe.Sizeof(tile{}))
 	}

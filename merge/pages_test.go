@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -111,6 +112,60 @@ func TestWritesWholePages(t *testing.T) {
 	}
 	if err := w.Commit(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A renamer writes tensors under other names. Its Offset, which is that of the writer in it, knows only those.
+type renamer struct{ *checkpoint.Writer }
+
+func (r renamer) WriteAt(name string, p []byte, off int64) (int, error) {
+	return r.Writer.WriteAt("renamed."+name, p, off)
+}
+
+func TestRunRangeRenames(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a")
+	tensor := checkpoint.Tensor{Name: "x", DType: checkpoint.F32, Shape: []int64{3}}
+	data := []byte{0, 0, 128, 63, 0, 0, 0, 64, 0, 0, 64, 64}
+	write := func(path string, tensor checkpoint.Tensor, fill func(w *checkpoint.Writer) error) {
+		w, err := checkpoint.Create(path, []checkpoint.Tensor{tensor}, nil, checkpoint.WithoutSync())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		if err := fill(w); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(path, tensor, func(w *checkpoint.Writer) error {
+		_, err := w.WriteAt("x", data, 0)
+		return err
+	})
+	m, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	p, err := Mean([]*checkpoint.Model{m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tensor.Name, path = "renamed.x", filepath.Join(dir, "out")
+	write(path, tensor, func(w *checkpoint.Writer) error {
+		_, err := p.RunRange(t.Context(), p.Ranges(0)[0], renamer{w})
+		return err
+	})
+	out, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	got := make([]byte, len(data))
+	if _, err := out.ReadAt("renamed.x", got, 0); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("got % x, %v; want % x", got, err, data)
 	}
 }
 

@@ -23,7 +23,7 @@ var (
 	// ErrOverflow reports an average of finite numbers that is too large for its dtype, under [OverflowError].
 	ErrOverflow = errors.New("average too large")
 
-	// ErrIntegers reports integers that differ between models, under [IntegersError], and a sum that leaves the range of
+	// ErrIntegers reports integers that differ between models, under [IntegersError], and a sum that is out of the range of
 	// its dtype, under [IntegersSum].
 	ErrIntegers = errors.New("integer policy")
 )

@@ -164,46 +164,77 @@ func TestIntegerPoliciesBool(t *testing.T) {
 	}
 }
 
+// named returns the models as an error names them that is about what they make together.
+func named(paths ...string) string {
+	if n := len(paths); n > 3 {
+		return strings.Join(paths[:2], ", ") + fmt.Sprintf(" and %d more", n-2)
+	}
+	return strings.Join(paths, ", ")
+}
+
 func TestIntegerSumOverflow(t *testing.T) {
 	for _, test := range []struct {
 		dtype string
 		a, b  int64
 		want  string // in the error; empty if there is none
+		more  []int64
 	}{
-		{"I8", 100, 28, "the sum 100 + 28 is out of the range of I8"},
-		{"I8", 100, 27, ""},
-		{"I8", -100, -29, "the sum -100 + -29 is out of the range of I8"},
-		{"I8", -100, -28, ""},
-		{"U8", 200, 56, "the sum 200 + 56 is out of the range of U8"},
-		{"U8", 200, 55, ""},
-		{"I16", 32767, 1, "out of the range of I16"},
-		{"U16", 65535, 1, "out of the range of U16"},
-		{"I32", math.MaxInt32, 1, "out of the range of I32"},
-		{"U32", math.MaxUint32, 1, "out of the range of U32"},
-		{"I64", math.MaxInt64, 1, "the sum 9223372036854775807 + 1 is out of the range of I64"},
-		{"I64", math.MinInt64, -1, "out of the range of I64"},
-		{"I64", math.MinInt64, math.MaxInt64, ""},
-		{"U64", -1, 1, "the sum 18446744073709551615 + 1 is out of the range of U64"},
+		{"I8", 100, 28, "the sum 128 is out of the range of I8", nil},
+		{"I8", 100, 27, "", nil},
+		{"I8", -100, -29, "the sum -129 is out of the range of I8", nil},
+		{"I8", -100, -28, "", nil},
+		{"U8", 200, 56, "the sum 256 is out of the range of U8", nil},
+		{"U8", 200, 55, "", nil},
+		{"I16", 32767, 1, "out of the range of I16", nil},
+		{"U16", 65535, 1, "out of the range of U16", nil},
+		{"I32", math.MaxInt32, 1, "out of the range of I32", nil},
+		{"U32", math.MaxUint32, 1, "out of the range of U32", nil},
+		{"I64", math.MaxInt64, 1, "the sum 9223372036854775808 is out of the range of I64", nil},
+		{"I64", math.MinInt64, -1, "the sum -9223372036854775809 is out of the range of I64", nil},
+		{"I64", math.MinInt64, math.MaxInt64, "", nil},
+		{"U64", -1, 1, "the sum 18446744073709551616 is out of the range of U64", nil},
+		// What counts is the whole sum, in any order.
+		{"I8", 127, 1, "", []int64{-1}},
+		{"I8", -128, -128, "", []int64{127, 127, 2}},
+		{"I8", -128, -128, "the sum -129 is out of the range of I8", []int64{127}},
+		{"I32", math.MaxInt32, math.MaxInt32, "", []int64{math.MinInt32}},
+		{"I64", math.MaxInt64, math.MaxInt64, "", []int64{math.MinInt64, math.MinInt64, 2}},
+		{"I64", math.MaxInt64, math.MaxInt64, "the sum 18446744073709551609 is out", []int64{math.MaxInt64, math.MinInt64, -2, -2}},
+		{"U64", -1, -1, "the sum 55340232221128654845 is out of the range of U64", []int64{-1}},
 	} {
 		dir := t.TempDir()
 		// The element is in the second chunk.
 		zeros := make([]int64, 100)
 		a := writeModel(t, filepath.Join(dir, "a"), nil, integers(t, "n", test.dtype, append(zeros, test.a)...))
 		b := writeModel(t, filepath.Join(dir, "b"), nil, integers(t, "n", test.dtype, append(zeros, test.b)...))
-		p := plan(t, nil, open(t, a, b), merge.WithIntegers(merge.IntegersSum), merge.WithChunkBytes(64))
+		paths := []string{a, b}
+		for k, v := range test.more {
+			paths = append(paths, writeModel(t, filepath.Join(dir, fmt.Sprint(k)), nil, integers(t, "n", test.dtype,
+				append(zeros, v)...)))
+		}
+		p := plan(t, nil, open(t, paths...), merge.WithIntegers(merge.IntegersSum), merge.WithChunkBytes(64))
 		_, err := p.Run(t.Context(), filepath.Join(dir, "out"), nil)
 		if test.want == "" {
 			if err != nil {
-				t.Errorf("%s: %d + %d: %v", test.dtype, test.a, test.b, err)
+				t.Errorf("%s: %d + %d + %d: %v", test.dtype, test.a, test.b, test.more, err)
+				continue
+			}
+			var total int64
+			for _, v := range append([]int64{test.a, test.b}, test.more...) {
+				total += v
+			}
+			want := integers(t, "n", test.dtype, append(zeros, total)...).data
+			if _, got := readModel(t, filepath.Join(dir, "out")); !bytes.Equal(got["n"].data, want) {
+				t.Errorf("%s: %d + %d + %d: got % x, want % x", test.dtype, test.a, test.b, test.more, got["n"].data, want)
 			}
 			continue
 		}
-		if !errors.Is(err, merge.ErrIntegers) || !strings.Contains(err.Error(), `tensor "n": element 100: `) ||
+		if !errors.Is(err, merge.ErrIntegers) || !strings.Contains(err.Error(), named(paths...)+`: tensor "n": element 100: `) ||
 			!strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s: %d + %d: error %v, want %q of element 100", test.dtype, test.a, test.b, err, test.want)
+			t.Errorf("%s: %d + %d + %d: error %v, want %q of element 100", test.dtype, test.a, test.b, test.more, err, test.want)
 		}
-		if files := snapshot(t, dir); len(files) != 2 {
-			t.Errorf("%s: %d files are left, want the 2 models", test.dtype, len(files))
+		if files := snapshot(t, dir); len(files) != len(paths) {
+			t.Errorf("%s: %d files are left, want the %d models", test.dtype, len(files), len(paths))
 		}
 	}
 }
@@ -608,7 +639,7 @@ func TestOverflow(t *testing.T) {
 	p := plan(t, weights, open(t, a, b), merge.WithOverflow(merge.OverflowError), merge.WithChunkBytes(64),
 		merge.WithWorkers(1))
 	_, err := p.Run(t.Context(), filepath.Join(dir, "out"), nil)
-	if want := `tensor "x": element 5: average too large for F16`; !errors.Is(err, merge.ErrOverflow) ||
+	if want := named(a, b) + `: tensor "x": element 5: average too large for F16`; !errors.Is(err, merge.ErrOverflow) ||
 		err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
@@ -679,7 +710,7 @@ func TestJSON(t *testing.T) {
 		`"left_out":[{"name":"q","reason":"not in all models"},{"name":"r","reason":"excluded"}],` +
 		`"differences":[{"path":"b","tensor":"q","field":"missing","want":"F32 [1]","got":""},` +
 		`{"path":"b","tensor":"x","field":"dtype","want":"F16","got":"F32"}],` +
-		`"metadata":{"k":"v"},"bytes_read":20,"bytes_written":12,"workers":1,"chunk_bytes":64,"memory_bytes":94400}`
+		`"metadata":{"k":"v"},"bytes_read":20,"bytes_written":12,"workers":1,"chunk_bytes":64,"memory_bytes":82237}`
 	if got := strings.ReplaceAll(string(text), dir+"/", ""); got != want {
 		t.Errorf("plan\n%s\nwant\n%s", got, want)
 	}

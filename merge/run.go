@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,11 +25,12 @@ import (
 // at a time, from the goroutines that work, so it should return soon.
 //
 // On any error, and when ctx is done, path is as it was and nothing is left behind. The error then names file and
-// tensor, or is the cause of ctx; where a policy asks for it, it wraps [ErrNonFinite], [ErrOverflow] or [ErrIntegers]
-// and names the element. A file that is cut or changed while it is read is an error, which wraps [io.ErrUnexpectedEOF]
-// or [checkpoint.ErrChanged]. Cancellation is seen before every read of a chunk, and while the finished file is flushed
-// to the disk, between slices of a few megabytes (on Linux; elsewhere before it is flushed). It comes too late once all
-// is flushed and the file takes its place, which is a matter of milliseconds.
+// tensor, several files if it is about what they make together, or is the cause of ctx; where a policy asks for it, it
+// wraps [ErrNonFinite], [ErrOverflow] or [ErrIntegers] and names the element. A file that is cut or changed while it is
+// read is an error, which wraps [io.ErrUnexpectedEOF] or [checkpoint.ErrChanged]. Cancellation is seen before every read
+// of a chunk, and while the finished file is flushed to the disk, between slices of a few megabytes (on Linux; elsewhere
+// before it is flushed). It comes too late once all is flushed and the file takes its place, which is a matter of
+// milliseconds.
 func (p *Plan) Run(ctx context.Context, path string, progress func(done, total int64)) (*Report, error) {
 	if p == nil || len(p.models) == 0 {
 		return nil, errNoPlan
@@ -164,7 +166,10 @@ func (r *run) locate() error {
 		x := &r.pieces[i]
 		t := &r.plan.Steps[x.step].Tensor
 		begin, err := w.Offset(t.Name)
-		if err != nil {
+		switch {
+		case errors.Is(err, checkpoint.ErrNoTensor):
+			continue // the output writes it elsewhere than the one that it has Offset from
+		case err != nil:
 			return err
 		}
 		x.offset = begin + x.first*int64(t.DType.Bits()/8)
@@ -288,7 +293,7 @@ func (r *run) chunk(ctx context.Context, b *buffer, step int, first int64, n int
 			err = r.special(b, step, first, n)
 		}
 	case Max, Sum:
-		err = b.combine(s, first, n)
+		err = b.combine(r.plan, s, first, n)
 	case CopyEqual:
 		err = b.equal(r.plan, s, first, n)
 		result = b.data[0][:n*size]
@@ -308,6 +313,18 @@ func (r *run) chunk(ctx context.Context, b *buffer, step int, first int64, n int
 		r.progress(r.done, r.total)
 	}
 	return nil
+}
+
+// paths names the sources of the step: all of them, or the first ones if there are many.
+func (p *Plan) paths(s *Step) string {
+	var names []string
+	for _, k := range s.Sources {
+		names = append(names, p.Sources[k].Path)
+	}
+	if n := len(names); n > 3 {
+		return fmt.Sprintf("%s, %s and %d more", names[0], names[1], n-2)
+	}
+	return strings.Join(names, ", ")
 }
 
 // read fills p from the tensor of source k; less than that is an error.
@@ -331,7 +348,7 @@ func (r *run) special(b *buffer, step int, first int64, n int) error {
 	s := &r.plan.Steps[step]
 	size := s.Tensor.DType.Bits() / 8
 	out := b.out[:n*size]
-	if b.sums.allFinite(out, s.Tensor.DType) {
+	if allFinite(out, s.Tensor.DType) {
 		return nil
 	}
 	data := make([][]byte, len(s.Sources))
@@ -366,7 +383,8 @@ func (r *run) special(b *buffer, step int, first int64, n int) error {
 		return nil
 	}
 	if r.plan.Policies.Overflow == OverflowError {
-		return fmt.Errorf("tensor %q: element %d: %w for %v", s.Tensor.Name, first+int64(at), ErrOverflow, s.Tensor.DType)
+		return fmt.Errorf("%s: tensor %q: element %d: %w for %v", r.plan.paths(s), s.Tensor.Name, first+int64(at),
+			ErrOverflow, s.Tensor.DType)
 	}
 	r.counts.addOverflows(step, overflows)
 	return nil
