@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,35 +10,63 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/modelavg/modelavg/internal/printable"
 	"github.com/modelavg/modelavg/merge"
 )
 
-// A reportWriter is standard output. It writes nothing after the first error, which it remembers, and stops in the middle
-// of a long text when ctx is done.
+// A reportWriter is standard output. It writes nothing after the first error, which it remembers, and nothing more when
+// ctx is done: neither the rest of a long text nor the next of many short ones, nor does it wait for who reads them.
 type reportWriter struct {
 	ctx context.Context
 	to  io.Writer
 	err error
 }
 
-// reportSlice is how many bytes are written between two looks at the context.
-const reportSlice = 64 << 10
+const (
+	reportSlice = 64 << 10              // bytes that are written between two looks at the context
+	reportGrace = 50 * time.Millisecond // for a write that is under way when the context is done
+)
 
 func (w *reportWriter) Write(p []byte) (int, error) {
 	var done int
-	for w.err == nil {
-		var n int
-		n, w.err = w.to.Write(p[done:min(done+reportSlice, len(p))])
-		if done += n; done == len(p) {
+	for w.err == nil && done < len(p) {
+		if w.ctx.Err() != nil {
+			w.err = context.Cause(w.ctx)
 			break
 		}
-		if w.err == nil && w.ctx.Err() != nil {
-			w.err = context.Cause(w.ctx)
-		}
+		var n int
+		n, w.err = w.write(p[done:min(done+reportSlice, len(p))])
+		done += n
 	}
 	return done, w.err
+}
+
+// write writes p. A pipe that nobody reads from keeps a write for as long as it is full, and nothing ends that: the
+// goroutine is left to it.
+func (w *reportWriter) write(p []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	written := make(chan result, 1)
+	p = bytes.Clone(p) // the caller may use its own again
+	go func() {
+		n, err := w.to.Write(p)
+		written <- result{n, err}
+	}()
+	select {
+	case r := <-written:
+		return r.n, r.err
+	case <-w.ctx.Done():
+	}
+	select {
+	case r := <-written:
+		return r.n, r.err
+	case <-time.After(reportGrace):
+		return 0, context.Cause(w.ctx)
+	}
 }
 
 // plural returns the number and the noun, with an s unless it is one.

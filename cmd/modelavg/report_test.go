@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/modelavg/modelavg/checkpoint"
 )
@@ -247,6 +249,39 @@ func TestReportStops(t *testing.T) {
 			t.Errorf("%d of %d bytes, %v; want %d", n, test.length, err, test.want)
 		}
 		cancel(nil)
+	}
+}
+
+// Many short texts end after a signal as well, and so does one that nobody reads.
+func TestReportStopsShort(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	writes := 0
+	w := &reportWriter{ctx: ctx, to: writerFunc(func(p []byte) (int, error) {
+		if writes++; writes == 2 {
+			cancel(errFull)
+		}
+		return len(p), nil
+	})}
+	for i := range 5 {
+		if _, err := w.Write([]byte("text")); errors.Is(err, errFull) != (i >= 2) {
+			t.Errorf("text %d: %v", i, err)
+		}
+	}
+	if writes != 2 {
+		t.Errorf("%d texts were written, want 2", writes)
+	}
+
+	reader, pipe := io.Pipe()
+	defer reader.Close() // which lets the write go
+	ctx, cancel = context.WithCancelCause(t.Context())
+	time.AfterFunc(10*time.Millisecond, func() { cancel(errFull) })
+	start := time.Now()
+	if _, err := (&reportWriter{ctx: ctx, to: pipe}).Write([]byte("text")); !errors.Is(err, errFull) {
+		t.Errorf("a text that nobody reads: %v, want %v", err, errFull)
+	}
+	if d := time.Since(start); d > 10*time.Second {
+		t.Errorf("it took %v", d)
 	}
 }
 
