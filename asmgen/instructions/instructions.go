@@ -10,7 +10,8 @@
 //	           store, past the caches if the call says so           Store
 //	stored:    move on to the next block                            Advance
 //
-// Some functions of kernel_amd64.s have loops over blocks of a number of models besides, without one over the models.
+// Some functions of kernel_amd64.s have loops over blocks of a number of models besides, without one over the models. The
+// magnitude functions have one loop, over the bytes of one slice.
 package instructions
 
 import (
@@ -40,12 +41,13 @@ type line struct {
 var (
 	labelLine = regexp.MustCompile(`^(\w+):$`)
 	// A number makes a label unique in a function of kernel_amd64.s, a prefix in one of kernel_arm64.s.
-	labelName = regexp.MustCompile(`^(?:block)?([A-Za-z]+?)\d*$`)
-	immediate = regexp.MustCompile(`^CMPQ? .*\$\+?(\d+)`)
+	labelName  = regexp.MustCompile(`^(?:block)?([A-Za-z]+?)\d*$`)
+	immediate  = regexp.MustCompile(`^CMPQ? .*\$\+?(\d+)`)
+	subtracted = regexp.MustCompile(`^SUB[QS] +\$(\w+)`)
 )
 
-// Loops returns the main loops of all functions in a file of package kernel, in their order. It fails if a function has
-// none.
+// Loops returns the main loops of all functions in a file of package kernel but the magnitude functions, in their order.
+// It fails if one of them has none.
 func Loops(assembly string) ([]Loop, error) {
 	var loops []Loop
 	function, inBlock := "", false
@@ -56,7 +58,9 @@ func Loops(assembly string) ([]Loop, error) {
 			if inBlock || function != "" {
 				return nil, fmt.Errorf("%s has no main loop", function)
 			}
-			function, _, _ = strings.Cut(name, "(SB)")
+			if function, _, _ = strings.Cut(name, "(SB)"); strings.HasPrefix(function, "magnitude") {
+				function = ""
+			}
 			continue
 		}
 		label := labelLine.FindStringSubmatch(text)
@@ -144,6 +148,53 @@ func Common(assembly string) ([]Loop, error) {
 	}
 	if in != "" {
 		return nil, fmt.Errorf("%s: the loop for %d models does not end", function, numbers[in])
+	}
+	return loops, nil
+}
+
+// A Magnitude is the loop of a magnitude function.
+type Magnitude struct {
+	Function            string // such as "magnitude16AVX2"
+	Bytes, Instructions int    // of one turn
+}
+
+// Magnitudes returns those of a file of package kernel, in their order.
+func Magnitudes(assembly string) ([]Magnitude, error) {
+	var loops []Magnitude
+	function, inLoop := "", false
+	for text := range strings.Lines(assembly) {
+		text, _, _ = strings.Cut(text, "//")
+		text = strings.TrimSpace(text)
+		if name, isFunction := strings.CutPrefix(text, "TEXT ·"); isFunction {
+			if inLoop {
+				return nil, fmt.Errorf("%s: the loop does not end", function)
+			}
+			function, _, _ = strings.Cut(name, "(SB)")
+		}
+		if label := labelLine.FindStringSubmatch(text); label != nil && strings.HasPrefix(label[1], "magnitudes") {
+			loops, inLoop = append(loops, Magnitude{Function: function}), true
+			continue
+		}
+		if !inLoop || text == "" {
+			continue
+		}
+		loop := &loops[len(loops)-1]
+		loop.Instructions++
+		if m := subtracted.FindStringSubmatch(text); m != nil {
+			bytes, err := strconv.ParseInt(m[1], 0, 0)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", function, err)
+			}
+			loop.Bytes = int(bytes)
+		}
+		if _, target := branch(text); target == "magnitudes" {
+			if inLoop = false; loop.Bytes == 0 {
+				return nil, fmt.Errorf("%s: the loop has no number of bytes", function)
+			}
+		}
+	}
+	if inLoop {
+		return nil, fmt.Errorf("%s: the loop does not end", function)
 	}
 	return loops, nil
 }

@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "rewrite the tables of instructions")
 // TestInstructions fails when a main loop has more or fewer instructions than testdata/instructions.txt says. Where that
 // is meant, "go test ./asmgen/instructions -update" rewrites the file.
 func TestInstructions(t *testing.T) {
-	got := table(t, mainLoops(t)) + commonTable(t, commonLoops(t))
+	got := table(t, mainLoops(t)) + commonTable(t, commonLoops(t)) + magnitudeTable(t, magnitudes(t))
 	if *update {
 		if err := os.WriteFile(expectedFile, []byte(got), 0o666); err != nil {
 			t.Fatal(err)
@@ -93,7 +93,8 @@ func mainLoops(t *testing.T) []instructions.Loop {
 		if err != nil {
 			t.Fatalf("%s: %v", file.name, err)
 		}
-		if want := bytes.Count(assembly, []byte("\nTEXT ")); len(loops) != want || want == 0 {
+		want := bytes.Count(assembly, []byte("\nTEXT ")) - bytes.Count(assembly, []byte("\nTEXT ·magnitude"))
+		if len(loops) != want || want == 0 {
 			t.Fatalf("%s: %d main loops in %d functions", file.name, len(loops), want)
 		}
 		all = append(all, loops...)
@@ -116,6 +117,42 @@ func commonLoops(t *testing.T) []instructions.Loop {
 		t.Fatal("no loops for a number of models")
 	}
 	return loops
+}
+
+// magnitudes returns the loops of the magnitude functions in the committed assembly.
+func magnitudes(t *testing.T) []instructions.Magnitude {
+	t.Helper()
+	var all []instructions.Magnitude
+	for _, name := range []string{"kernel_amd64.s", "kernel_arm64.s"} {
+		assembly, err := os.ReadFile("../../kernel/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		loops, err := instructions.Magnitudes(string(assembly))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if want := bytes.Count(assembly, []byte("\nTEXT ·magnitude")); len(loops) != want || want == 0 {
+			t.Fatalf("%s: %d loops in %d magnitude functions", name, len(loops), want)
+		}
+		all = append(all, loops...)
+	}
+	return all
+}
+
+// magnitudeTable has the counts of the magnitude functions.
+func magnitudeTable(t *testing.T, loops []instructions.Magnitude) string {
+	t.Helper()
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "function\tbytes\tinstructions\ta byte\t")
+	for _, l := range loops {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%.3f\t\n", l.Function, l.Bytes, l.Instructions, float64(l.Instructions)/float64(l.Bytes))
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return text.String()
 }
 
 // all adds up the counts of a loop for a number of models.
@@ -233,6 +270,25 @@ func TestCommonErrors(t *testing.T) {
 	loops, err := instructions.Common(begin + "\tCMPQ BX, $+8\n\tJGE two1\n")
 	if err != nil || len(loops) != 1 || loops[0].Function != "f" || loops[0].Models != 2 || loops[0].Elements != 8 {
 		t.Errorf("got %+v, %v; want one loop of f for 2 models with 8 elements", loops, err)
+	}
+}
+
+// TestMagnitudeErrors checks that a magnitude loop that does not end, or has no number of bytes, is an error.
+func TestMagnitudeErrors(t *testing.T) {
+	const begin = "TEXT ·magnitude16(SB), NOSPLIT, $0-32\nmagnitudes1:\n\tNOP\n"
+	for assembly, want := range map[string]string{
+		begin:                            "magnitude16: the loop does not end",
+		begin + "\tJNZ magnitudes1\n":    "magnitude16: the loop has no number of bytes",
+		begin + "TEXT ·g(SB), NOSPLIT\n": "magnitude16: the loop does not end",
+	} {
+		if _, err := instructions.Magnitudes(assembly); err == nil || err.Error() != want {
+			t.Errorf("%q: error %v, want %s", assembly, err, want)
+		}
+	}
+	loops, err := instructions.Magnitudes(begin + "\tSUBQ $0x80, CX\n\tJNZ magnitudes1\n")
+	if want := (instructions.Magnitude{Function: "magnitude16", Bytes: 128, Instructions: 3}); err != nil || len(loops) != 1 ||
+		loops[0] != want {
+		t.Errorf("got %+v, %v; want %+v", loops, err, want)
 	}
 }
 
