@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/modelavg/modelavg/checkpoint"
@@ -18,6 +19,10 @@ import (
 func checkTarget(path string, l *layout) error {
 	if l.directory {
 		return nil // the names of the files in it are those of models
+	}
+	if extension := filepath.Ext(path); foreignExtensions[strings.ToLower(extension)] != "" {
+		return fmt.Errorf("%s: is a name for %s, which are not written: want one that ends with .safetensors, .npy or .npz", path,
+			foreignExtensions[strings.ToLower(extension)])
 	}
 	info, err := os.Lstat(strings.TrimRight(path, separators))
 	there := err == nil
@@ -50,6 +55,13 @@ func checkTarget(path string, l *layout) error {
 		return fmt.Errorf("%s: exists and is no model file: remove it or choose another name", path)
 	}
 	return nil
+}
+
+// foreignExtensions are the ends of names that other programs would take for files of other formats.
+var foreignExtensions = map[string]string{
+	".pt": "PyTorch's files", ".pth": "PyTorch's files", ".ckpt": "PyTorch's files", ".bin": "PyTorch's files",
+	".pkl": "pickled files", ".gguf": "GGUF files", ".onnx": "ONNX files", ".h5": "HDF5 files",
+	".msgpack": "Flax's files",
 }
 
 // separators are the characters that end the path of a directory.

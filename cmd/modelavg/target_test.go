@@ -59,8 +59,10 @@ func TestTarget(t *testing.T) {
 	for out, want := range map[string]string{
 		"config.json": foreign, "notes.txt": foreign, "short": foreign, "doc.zip": foreign, "eight": foreign, "brace": foreign,
 		"dir": isDirectory, "dir/": isDirectory,
-		"new/": "new/: there is no directory new (--max-shard-size SIZE writes one; without it the output is a file)",
-		"a/":   "there is no directory a",
+		"new/":                  "new/: there is no directory new (--max-shard-size SIZE writes one; without it the output is a file)",
+		"a/":                    "there is no directory a",
+		"x.pt":                  "x.pt: is a name for PyTorch's files, which are not written: want one that ends with .safetensors, .npy or .npz",
+		"dir/pytorch_model.BIN": "is a name for PyTorch's files", "x.gguf": "is a name for GGUF files",
 	} {
 		before := everything(t)
 		for _, command := range []string{"mean", "plan mean", "soup --eval x{}"} {
