@@ -22,6 +22,8 @@ const genericBlock = 64
 //		if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
 //		dst[i] = round(a)
 //	}
+//
+// Without acc the divisor is not NaN: it is a number of models, or 1.
 func weightedSumGeneric(kind implementation.Kind, dst, x, w, acc unsafe.Pointer, n, models, offset int, divisor float64, flags int) {
 	var a accumulators
 	for i := 0; i < n; i += genericBlock {
