@@ -6,9 +6,10 @@
 //	go run ./bench/files -dir DIRECTORY
 //
 // from the root of the repository. It writes models of random numbers to a new directory in DIRECTORY, runs everything
-// in turn for some rounds, with the files in the page cache and with them out of it, and prints a table in Markdown. A
-// virtual machine may have given the memory that a new file takes back to its host, which then takes longer than all the
-// rest: where medians are far from the least times, the latter say more about the program.
+// in turn for some rounds, with the files in the page cache and with them out of it, and prints a table in Markdown.
+//
+// A virtual machine may have given the memory that a new file takes back to its host; to get it again takes longer than
+// all the rest. As much as the largest output is therefore taken and freed before each measurement, if it is free.
 package main
 
 import (
@@ -241,7 +242,8 @@ func middle[T time.Duration | float64](list []T) T {
 	return sorted[len(sorted)/2]
 }
 
-// prepare removes the output, and brings the models into the page cache or out of it.
+// prepare removes the output, brings the models into the page cache or out of it, and sees to it that the machine has
+// memory for the next output.
 func prepare(when state, inputs []string, out string) error {
 	if err := os.RemoveAll(out); err != nil {
 		return err
@@ -261,7 +263,35 @@ func prepare(when state, inputs []string, out string) error {
 			return err
 		}
 	}
-	return nil
+	return takeMemory(inputs)
+}
+
+// takeMemory takes as much memory as the files have bytes, which is what cat writes, and frees it again: as much as is
+// free.
+func takeMemory(files []string) error {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return err
+	}
+	var bytes int64
+	for _, path := range files {
+		file, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		bytes += file.Size()
+	}
+	const reserve = 1 << 30
+	bytes = min(bytes, int64(info.Freeram)*int64(info.Unit)-reserve)
+	if bytes <= 0 {
+		return nil
+	}
+	p, err := unix.Mmap(-1, 0, int(bytes), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
+	if err != nil {
+		return err
+	}
+	return unix.Munmap(p)
 }
 
 // average averages the models as the command does, without the flush at the end.
