@@ -178,10 +178,20 @@ func ExampleWriter_Offset() {
 		fmt.Println("bytes", offset+begin, "to", offset+end, "of the file")
 		begin = end
 	}
+	if err := w.Commit(); err != nil {
+		log.Fatal(err)
+	}
+	m, err := checkpoint.Open(filepath.Join(dir, "model.safetensors"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	fmt.Println(m.Offset(tensor.Name))
 	// Output:
 	// bytes 112 to 4096 of the file
 	// bytes 4096 to 8192 of the file
 	// bytes 8192 to 10112 of the file
+	// 112 <nil>
 }
 
 func ExampleParseDType() {

@@ -230,6 +230,19 @@ func (m *Model) ReadAt(name string, p []byte, off int64) (int, error) {
 	return m.readAt(e, p, off)
 }
 
+// Offset returns at which byte of its file the data of the named tensor begins, and 0 if the file does not have them as
+// they are read: those of a deflated member of an archive, say. The error wraps [ErrNoTensor] if there is no such tensor.
+func (m *Model) Offset(name string) (int64, error) {
+	e := m.find(name)
+	switch {
+	case e == nil:
+		return 0, m.noTensor(name)
+	case e.array != nil:
+		return 0, nil
+	}
+	return e.offset, nil
+}
+
 // TensorReader returns a reader for the data of the named tensor. The error wraps [ErrNoTensor] if there is no such
 // tensor.
 func (m *Model) TensorReader(name string) (*TensorReader, error) {

@@ -16,7 +16,10 @@ import (
 type buffer struct {
 	data [][]byte // one for each source
 	out  []byte
-	room []byte // a page more than out, which is in it
+
+	// Where the former are in, each a page longer.
+	dataRooms [][]byte
+	outRoom   []byte
 
 	// The bytes of a chunk as elements, for the type that is being averaged. They are kept to be reused.
 	float64s  [][]float64
@@ -31,36 +34,63 @@ type buffer struct {
 func newBuffer(sources, size int, mixed bool) *buffer {
 	b := &buffer{
 		data:      make([][]byte, sources),
-		room:      alignedBytes(size+pageBytes, pageBytes),
+		dataRooms: make([][]byte, sources),
+		outRoom:   alignedBytes(size+pageBytes, pageBytes),
 		float64s:  make([][]float64, sources),
 		float32s:  make([][]float32, sources),
 		float16s:  make([][]modelavg.Float16, sources),
 		bfloat16s: make([][]modelavg.BFloat16, sources),
 	}
 	for i := range b.data {
-		b.data[i] = alignedBytes(size, alignment)
+		b.dataRooms[i] = alignedBytes(size+pageBytes, pageBytes)
+		b.placeData(i, 0)
 	}
 	if mixed {
 		b.tile = new(tile)
 	}
-	b.place(0, 1)
+	b.placeOut(0, 1)
 	return b
 }
 
-// place puts out, for elements of so many bytes, where the offset in the file is in its page. Otherwise the system copies
-// an eighth slower to its own pages, and half as fast if out is a few bytes before that place.
-func (b *buffer) place(offset int64, size int) {
+// The system copies between its pages and a buffer up to six times slower where the bytes that it stores are less than 64
+// behind those that it loads, as far as their places in their pages go: a load then seems to want what was stored just
+// before. It is an eighth slower where the places are others.
+
+// placeOut puts out, for elements of so many bytes, where the offset in the file is in its page, or less than 64 bytes
+// behind that.
+func (b *buffer) placeOut(offset int64, size int) {
 	skip := int(offset & (pageBytes - 1))
 	if skip%size != 0 {
-		skip = 0
+		skip = (skip + alignment - 1) &^ (alignment - 1)
 	}
-	end := skip + len(b.room) - pageBytes
-	b.out = b.room[skip:end:end]
+	b.out = within(b.outRoom, skip)
+}
+
+// placeData puts source i where the offset in its file is in its page, or less than 64 bytes before that: the kernels want
+// it aligned.
+func (b *buffer) placeData(i int, offset int64) {
+	b.data[i] = within(b.dataRooms[i], int(offset&(pageBytes-1))&^(alignment-1))
+}
+
+// placeCopy puts source i, which is written as it is read, where neither the reads from that offset in its file nor the
+// writes to that in the result are slow.
+func (b *buffer) placeCopy(i int, from, to int64) {
+	skip := to
+	if behind := (to - from) & (pageBytes - 1); 0 < behind && behind < alignment {
+		skip += 2 * alignment
+	}
+	b.data[i] = within(b.dataRooms[i], int(skip&(pageBytes-1)))
+}
+
+// within returns the room from byte skip on, of the same length for every skip of at most a page.
+func within(room []byte, skip int) []byte {
+	end := skip + len(room) - pageBytes
+	return room[skip:end:end]
 }
 
 // bufferBytes returns how many bytes newBuffer allocates for chunks and tile.
 func bufferBytes(sources, size int, mixed bool) int64 {
-	n := int64(sources)*int64(size+alignment-1) + int64(size+pageBytes+pageBytes-1)
+	n := int64(sources+1) * int64(size+pageBytes+pageBytes-1)
 	if mixed {
 		n += int64(unsafe.Sizeof(tile{}))
 	}

@@ -118,7 +118,7 @@ func ExampleWeightedMean() {
 	// weight 0           c (not read)
 	// integers last, keys strict, non-finite propagate, overflow inf, dtype as in the first model
 	// 1 tensor averaged, 1 copied from b: steps
-	// reads 40 B, writes 24 B, with 8.51 kB of buffers (1 worker, chunks of 64 B)
+	// reads 40 B, writes 24 B, with 24.8 kB of buffers (1 worker, chunks of 64 B)
 	// weighting: wrong number of weights: got 2 weights for 3 models, want one per model
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"unsafe"
@@ -112,6 +113,101 @@ func TestWritesWholePages(t *testing.T) {
 	}
 	if err := w.Commit(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A reader is an input that checks how what is read lies in memory, and remembers where that was.
+type reader struct {
+	*checkpoint.Model
+	t     *testing.T
+	reads map[uintptr]int64 // from the address to the offset in the file
+}
+
+func (r reader) ReadAt(name string, p []byte, off int64) (int, error) {
+	begin, err := r.Offset(name)
+	if err != nil {
+		return 0, err
+	}
+	address := uintptr(unsafe.Pointer(unsafe.SliceData(p)))
+	r.reads[address] = begin + off
+	if behind := (int64(address) - begin - off) & (pageBytes - 1); 0 < behind && behind < 64 {
+		r.t.Errorf("%s: tensor %s: what is read from byte %d of the file lies %d bytes behind that place in its page",
+			r.Path(), name, begin+off, behind)
+	}
+	return r.Model.ReadAt(name, p, off)
+}
+
+// However long the headers are, no chunk is read or written where the system is slow, and averages are aligned.
+func TestPlacesInPages(t *testing.T) {
+	dir := t.TempDir()
+	tensors := []checkpoint.Tensor{
+		{Name: "a", DType: checkpoint.BF16, Shape: []int64{12_345}},
+		{Name: "b", DType: checkpoint.U8, Shape: []int64{10_001}},
+		{Name: "c", DType: checkpoint.F32, Shape: []int64{10_000}},
+	}
+	var paths []string
+	for _, length := range []int{0, 8, 16, 40, 48, 64, 72, 100, 1000} { // of the header more than of the first
+		path := filepath.Join(dir, fmt.Sprint(length))
+		w, err := checkpoint.Create(path, tensors, map[string]string{"x": strings.Repeat("x", length)},
+			checkpoint.WithoutSync())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		for _, x := range tensors {
+			if _, err := w.WriteAt(x.Name, make([]byte, x.Bytes()), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	for _, policy := range []IntegerPolicy{IntegersFirst, IntegersLast, IntegersError, IntegersMax} {
+		for i := range paths {
+			for k := range paths {
+				models := make([]*checkpoint.Model, 2)
+				reads := map[uintptr]int64{}
+				for j, path := range []string{paths[i], paths[k]} {
+					var err error
+					if models[j], err = checkpoint.Open(path); err != nil {
+						t.Fatal(err)
+					}
+				}
+				p, err := Mean(models, WithChunkBytes(2*pageBytes), WithWorkers(1), WithIntegers(policy))
+				if err != nil {
+					t.Fatal(err)
+				}
+				w, err := checkpoint.Create(filepath.Join(dir, "out"), p.tensors(), p.Metadata, checkpoint.WithoutSync())
+				if err != nil {
+					t.Fatal(err)
+				}
+				output := &recorder{Writer: w}
+				r := p.newRun(output, nil)
+				for j := range models {
+					r.inputs[j] = reader{models[j], t, reads}
+				}
+				if err := r.do(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				for _, x := range output.writes {
+					if behind := (x.begin - int64(x.address)) & (pageBytes - 1); 0 < behind && behind < 64 {
+						t.Errorf("%s of %s and %s: tensor %s: what is written to byte %d of the file lies %d bytes before that place "+
+							"in its page", policy, paths[i], paths[k], x.tensor, x.begin, behind)
+					}
+				}
+				for address := range reads {
+					if address%alignment != 0 && policy == IntegersMax {
+						t.Errorf("a chunk of an average lies at %#x", address)
+					}
+				}
+				w.Close()
+				for _, m := range models {
+					m.Close()
+				}
+			}
+		}
 	}
 }
 

@@ -68,6 +68,9 @@ func (a Action) String() string {
 	return fmt.Sprintf("Action(%d)", uint8(a))
 }
 
+// copies reports whether the result is what is read of the first source.
+func (a Action) copies() bool { return a == CopyLast || a == CopyFirst || a == CopyEqual }
+
 // A Source is one model of a plan.
 type Source struct {
 	Path   string

@@ -710,7 +710,7 @@ func TestJSON(t *testing.T) {
 		`"left_out":[{"name":"q","reason":"not in all models"},{"name":"r","reason":"excluded"}],` +
 		`"differences":[{"path":"b","tensor":"q","field":"missing","want":"F32 [1]","got":""},` +
 		`{"path":"b","tensor":"x","field":"dtype","want":"F16","got":"F32"}],` +
-		`"metadata":{"k":"v"},"bytes_read":20,"bytes_written":12,"workers":1,"chunk_bytes":64,"memory_bytes":82237}`
+		`"metadata":{"k":"v"},"bytes_read":20,"bytes_written":12,"workers":1,"chunk_bytes":64,"memory_bytes":98493}`
 	if got := strings.ReplaceAll(string(text), dir+"/", ""); got != want {
 		t.Errorf("plan\n%s\nwant\n%s", got, want)
 	}

@@ -128,7 +128,8 @@ type output interface {
 	WriteAt(tensor string, p []byte, off int64) (int, error)
 }
 
-// A located output knows at which byte of its file the data of a tensor begins. The system copies whole pages fastest.
+// A located input or output knows at which byte of its file the data of a tensor begins. The system copies whole pages
+// fastest.
 type located interface {
 	Offset(tensor string) (int64, error)
 }
@@ -253,8 +254,9 @@ func (r *run) work(ctx context.Context) error {
 		x := r.pieces[i]
 		first, n := r.plan.chunk(x, chunk-before)
 		size := r.plan.Steps[x.step].Tensor.DType.Bits() / 8
-		b.place(x.offset+first*int64(size), size)
-		if err := r.chunk(ctx, b, x.step, x.first+first, int(n)); err != nil {
+		to := x.offset + first*int64(size)
+		b.placeOut(to, size)
+		if err := r.chunk(ctx, b, x.step, x.first+first, int(n), to); err != nil {
 			return err
 		}
 	}
@@ -270,8 +272,8 @@ func (p *Plan) newBuffer() *buffer {
 	return newBuffer(sources, p.ChunkBytes, mixed)
 }
 
-// chunk does n elements of one step, from element first on.
-func (r *run) chunk(ctx context.Context, b *buffer, step int, first int64, n int) error {
+// chunk does n elements of one step, from element first on, which begin at that offset in the file of the result.
+func (r *run) chunk(ctx context.Context, b *buffer, step int, first int64, n int, to int64) error {
 	s := &r.plan.Steps[step]
 	var read int64
 	for i, k := range s.Sources {
@@ -279,6 +281,12 @@ func (r *run) chunk(ctx context.Context, b *buffer, step int, first int64, n int
 			return context.Cause(ctx)
 		}
 		size := s.dtype(i).Bits() / 8
+		from := r.offset(k, s.Tensor.Name) + first*int64(size)
+		if i == 0 && s.Action.copies() {
+			b.placeCopy(i, from, to)
+		} else {
+			b.placeData(i, from)
+		}
 		if err := r.read(k, s.Tensor.Name, b.data[i][:n*size], first*int64(size)); err != nil {
 			return err
 		}
@@ -325,6 +333,16 @@ func (p *Plan) paths(s *Step) string {
 		return fmt.Sprintf("%s, %s and %d more", names[0], names[1], n-2)
 	}
 	return strings.Join(names, ", ")
+}
+
+// offset returns at which byte of its file the tensor of source k begins, or 0 if that is not known.
+func (r *run) offset(k int, tensor string) int64 {
+	if m, ok := r.inputs[k].(located); ok {
+		if offset, err := m.Offset(tensor); err == nil {
+			return offset
+		}
+	}
+	return 0
 }
 
 // read fills p from the tensor of source k; less than that is an error.

@@ -294,7 +294,7 @@ func testLargeModels(t *testing.T, parts int) {
 	// prepare leaves the same before every measurement: nothing to be written, both models in the page cache, and memory
 	// at hand for what is written. A virtual machine gives memory that is free back to its host after a while; to get it
 	// again for a new file takes longer than all the rest, and happens or not as it comes.
-	prepare := func(bytes int64) {
+	prepare := func() {
 		os.RemoveAll("out")
 		os.RemoveAll("c")
 		syscall.Sync()
@@ -302,7 +302,7 @@ func testLargeModels(t *testing.T, parts int) {
 		if out, err := exec.Command("wc", args...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		touch(t, bytes)
+		touch(t, 8<<30) // twice an average: cat writes as much, and which pages of the free ones a file gets is open
 	}
 	times := make(map[string][]time.Duration)
 	var memory int64
@@ -311,11 +311,7 @@ func testLargeModels(t *testing.T, parts int) {
 	for round := range rounds + 1 {
 		for _, i := range rand.Perm(len(jobs)) { // a job finds the memory of the machine as the one before has left it
 			what := jobs[i]
-			bytes := int64(4<<30 + 512<<20) // of an average and some more
-			if strings.HasPrefix(what, "cat") {
-				bytes *= 2
-			}
-			prepare(bytes)
+			prepare()
 			var took time.Duration
 			switch what {
 			case "cat":
