@@ -81,15 +81,51 @@ func magnitude(x unsafe.Pointer, n, size int) uint64 {
 	return magnitude32Assembly(x, n, 0x7fffffff_00000000) << 32
 }
 
-// allFiniteGeneric is the same as allFinite in Go.
+// allFiniteGeneric is the same as allFinite in Go. It looks at as many elements as a word holds at once: those that are not
+// finite have all bits of their exponent set, and adding one to the exponent carries into the place of the sign.
 func allFiniteGeneric(x unsafe.Pointer, n, size int, infinity uint64) bool {
+	p := unsafe.Slice((*byte)(x), n*size)
+	begin := min(int(-uintptr(x)&7), len(p)) // of the words
+	if begin%size != 0 {
+		begin = len(p)
+	}
+	end := begin + (len(p)-begin)&^7
+	if !eachFinite(p[:begin], size, infinity) || !eachFinite(p[end:], size, infinity) {
+		return false
+	}
+	if begin == end {
+		return true
+	}
+	exponents := infinity
+	for bits := size * 8; bits < 64; bits *= 2 {
+		exponents |= exponents << bits
+	}
+	one := exponents &^ (exponents << 1) // the lowest bit of each exponent
+	signs := exponents + one
+	w := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(p[begin:end]))), (end-begin)/8)
+	var a, b, c, d uint64
+	for ; len(w) >= 4; w = w[4:] {
+		a |= w[0]&exponents + one
+		b |= w[1]&exponents + one
+		c |= w[2]&exponents + one
+		d |= w[3]&exponents + one
+	}
+	for _, v := range w {
+		a |= v&exponents + one
+	}
+	return (a|b|c|d)&signs == 0
+}
+
+// eachFinite looks at one element after the other.
+func eachFinite(p []byte, size int, infinity uint64) bool {
+	x := unsafe.Pointer(unsafe.SliceData(p))
 	switch size {
 	case 2:
-		return allLess(unsafe.Slice((*uint16)(x), n), 0x7fff, uint16(infinity))
+		return allLess(unsafe.Slice((*uint16)(x), len(p)/2), 0x7fff, uint16(infinity))
 	case 4:
-		return allLess(unsafe.Slice((*uint32)(x), n), 0x7fffffff, uint32(infinity))
+		return allLess(unsafe.Slice((*uint32)(x), len(p)/4), 0x7fffffff, uint32(infinity))
 	}
-	return allLess(unsafe.Slice((*uint64)(x), n), 0x7fffffff_ffffffff, infinity)
+	return allLess(unsafe.Slice((*uint64)(x), len(p)/8), 0x7fffffff_ffffffff, infinity)
 }
 
 func allLess[T uint16 | uint32 | uint64](x []T, mask, infinity T) bool {
