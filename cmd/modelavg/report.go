@@ -16,28 +16,33 @@ import (
 	"github.com/modelavg/modelavg/merge"
 )
 
-// A reportWriter is standard output. It writes nothing after the first error, which it remembers, and nothing more when
-// ctx is done: neither the rest of a long text nor the next of many short ones, nor does it wait for who reads them.
+// A reportWriter is standard output. It writes nothing after the first error, which it remembers. When ctx is done it
+// ends soon: it writes what is short, as the report of a run that was complete already, but neither the rest of a long
+// text nor all of many short ones, and does not wait for who reads them.
 type reportWriter struct {
-	ctx context.Context
-	to  io.Writer
-	err error
+	ctx  context.Context
+	to   io.Writer
+	late int // bytes that were to be written since ctx is done
+	err  error
 }
 
 const (
-	reportSlice = 64 << 10              // bytes that are written between two looks at the context
-	reportGrace = 50 * time.Millisecond // for a write that is under way when the context is done
+	reportSlice = 64 << 10              // bytes that are written between two looks at the context, and more than after it
+	reportGrace = 50 * time.Millisecond // for a write when the context is done
 )
 
 func (w *reportWriter) Write(p []byte) (int, error) {
 	var done int
 	for w.err == nil && done < len(p) {
+		slice := p[done:min(done+reportSlice, len(p))]
 		if w.ctx.Err() != nil {
-			w.err = context.Cause(w.ctx)
-			break
+			if w.late += len(slice); w.late >= reportSlice {
+				w.err = context.Cause(w.ctx)
+				break
+			}
 		}
 		var n int
-		n, w.err = w.write(p[done:min(done+reportSlice, len(p))])
+		n, w.err = w.write(slice)
 		done += n
 	}
 	return done, w.err

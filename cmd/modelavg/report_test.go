@@ -263,13 +263,14 @@ func TestReportStopsShort(t *testing.T) {
 		}
 		return len(p), nil
 	})}
-	for i := range 5 {
-		if _, err := w.Write([]byte("text")); errors.Is(err, errFull) != (i >= 2) {
+	text := make([]byte, reportSlice/3)
+	for i := range 7 {
+		if _, err := w.Write(text); errors.Is(err, errFull) != (i >= 5) { // the context is done after the second
 			t.Errorf("text %d: %v", i, err)
 		}
 	}
-	if writes != 2 {
-		t.Errorf("%d texts were written, want 2", writes)
+	if writes != 5 {
+		t.Errorf("%d texts were written, want 5", writes)
 	}
 
 	reader, pipe := io.Pipe()
