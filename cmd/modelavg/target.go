@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -24,7 +25,8 @@ func checkTarget(path string, l *layout) error {
 		return fmt.Errorf("%s: is a name for %s, which are not written: want one that ends with .safetensors, .npy or .npz", path,
 			foreignExtensions[strings.ToLower(extension)])
 	}
-	info, err := os.Lstat(strings.TrimRight(path, separators))
+	trimmed := cmp.Or(strings.TrimRight(path, separators), path) // of "/" it would be nothing
+	info, err := os.Lstat(trimmed)
 	there := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -32,7 +34,7 @@ func checkTarget(path string, l *layout) error {
 	if there && info.Mode()&fs.ModeSymlink != 0 {
 		if pointed, err := os.Stat(path); err == nil && pointed.IsDir() {
 			info = pointed
-		} else if path == strings.TrimRight(path, separators) {
+		} else if path == trimmed {
 			return nil // the link is replaced, and not what it points to
 		}
 	}
@@ -40,9 +42,9 @@ func checkTarget(path string, l *layout) error {
 	case there && info.IsDir():
 		return fmt.Errorf("%s: is a directory, want a file for a model of one file (--max-shard-size SIZE writes a directory)",
 			path)
-	case path != strings.TrimRight(path, separators):
+	case path != trimmed:
 		return fmt.Errorf("%s: there is no directory %s (--max-shard-size SIZE writes one; without it the output is a file)",
-			path, strings.TrimRight(path, separators))
+			path, trimmed)
 	case !there || !info.Mode().IsRegular() || info.Size() == 0:
 		return nil
 	}

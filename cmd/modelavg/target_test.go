@@ -58,7 +58,7 @@ func TestTarget(t *testing.T) {
 	const isDirectory = "is a directory, want a file for a model of one file (--max-shard-size SIZE writes a directory)"
 	for out, want := range map[string]string{
 		"config.json": foreign, "notes.txt": foreign, "short": foreign, "doc.zip": foreign, "eight": foreign, "brace": foreign,
-		"dir": isDirectory, "dir/": isDirectory,
+		"dir": isDirectory, "dir/": isDirectory, "/": isDirectory,
 		"new/":                  "new/: there is no directory new (--max-shard-size SIZE writes one; without it the output is a file)",
 		"a/":                    "there is no directory a",
 		"x.pt":                  "x.pt: is a name for PyTorch's files, which are not written: want one that ends with .safetensors, .npy or .npz",
