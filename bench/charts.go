@@ -122,7 +122,11 @@ func (g group) file(what string) string {
 // title names the machine too, for a chart that is shown by itself.
 func (r *results) title(what string) string {
 	machine := cmp.Or(r.configValue("cpu"), r.configValue("goarch"))
-	return what + " · " + machine + " · one thread"
+	threads := " · one thread"
+	if slices.Contains(r.libraries, workersName) {
+		threads = " · one thread but for " + workersName
+	}
+	return what + " · " + machine + threads
 }
 
 func (r *results) speedChart(g group) chart {
@@ -153,18 +157,30 @@ func (r *results) limitChart(g group) chart {
 	}
 }
 
-// modelsChart shows the largest size of each group, which differ in the number of models.
+// modelsChart shows the groups, which differ in the number of models, at the largest size that most of them have.
 func (r *results) modelsChart(groups []group) chart {
+	counts := map[int]int{}
+	size := 0
+	for _, g := range groups {
+		for _, p := range g.points {
+			counts[p.n]++
+			if more := counts[p.n] - counts[size]; more > 0 || more == 0 && p.n > size {
+				size = p.n
+			}
+		}
+	}
 	var points []point
 	var labels []string
 	for _, g := range groups {
-		points = append(points, g.points[len(g.points)-1])
-		labels = append(labels, strconv.Itoa(g.models))
+		if i := slices.IndexFunc(g.points, func(p point) bool { return p.n == size }); i >= 0 {
+			points = append(points, g.points[i])
+			labels = append(labels, strconv.Itoa(g.models))
+		}
 	}
 	g := groups[0]
 	return chart{
 		file:        strings.ToLower(fmt.Sprintf("%s-%s-models.svg", g.job, g.dtype)),
-		title:       r.title(fmt.Sprintf("%s, %s, %s elements", g.job, g.dtype, sizeName(points[0].n))),
+		title:       r.title(fmt.Sprintf("%s, %s, %s elements", g.job, g.dtype, sizeName(size))),
 		labelsTitle: "models", labels: labels,
 		valuesTitle: "ratio to the limit",
 		lines:       r.lines(points, r.ofLimit),

@@ -12,6 +12,9 @@ const (
 	ourWiderName  = "modelavg-wider"
 )
 
+// workersName is the library that runs on all processors.
+const workersName = "modelavg-workers"
+
 func ourLibraries() []library {
 	return []library{
 		{name: ourName, about: "kernels that the API uses by default", prepare: prepareOurs},
@@ -19,7 +22,7 @@ func ourLibraries() []library {
 		{name: ourWiderName, about: "kernels that accumulate float64 in double-double", prepare: prepareWider},
 		{name: "modelavg-api", about: "package modelavg, which checks its arguments", prepare: prepareAPI(), optional: true},
 		{
-			name: "modelavg-workers", about: "package modelavg on all processors; its limit is not measured",
+			name: workersName, about: "package modelavg on all processors; its limit is not measured",
 			prepare: prepareAPI(modelavg.WithWorkers(0)), optional: true,
 		},
 	}

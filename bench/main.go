@@ -66,7 +66,7 @@ func parseFlags(arguments []string, output io.Writer) (f flags, err error) {
 	set.SetOutput(output)
 	jobList := set.String("jobs", "all", "`list` of jobs: WeightedSum, Mean, EMAStep")
 	dtypeList := set.String("dtypes", "all", "`list` of types: float32, float64, float16, bfloat16")
-	modelList := set.String("models", "2,4,8,16", "`list` of numbers of models, at least 2 each")
+	modelList := set.String("models", "2,4,8,16", "`list` of numbers of models, at least 2 each; an EMAStep has 2")
 	sizeList := set.String("n", "8,64,256,4096,65536,1048576,64000000", "`list` of numbers of elements")
 	libraryList := set.String("libraries", "default", "`list` of libraries, or all")
 	implementationList := set.String("impl", "", "`list` of implementations to force our libraries to, or all")
@@ -75,10 +75,10 @@ func parseFlags(arguments []string, output io.Writer) (f flags, err error) {
 	set.StringVar(&f.out, "out", filepath.Join("bench", "out"), "`directory` for the results, the report and the charts")
 	from := set.String("from", "", "measure nothing: make the report of this comma-separated `list` of results files")
 	set.BoolVar(&f.check, "check", false, "measure nothing: only check that all libraries compute the same")
-	set.StringVar(&f.pages, "hugepages", "system", "transparent huge pages: on, off, or as the `system` says")
+	set.StringVar(&f.pages, "hugepages", "system", "transparent huge `pages`: on, off, or as the system says")
 	set.Float64Var(&f.memory, "memory", 12, "leave out what needs more than this many `GiB`")
 	set.StringVar(&f.baseline, "baseline", "", "compare with the results of the same processor in this `directory`")
-	set.IntVar(&f.chartModels, "chart-models", 4, "number of models in the charts of speed against size")
+	set.IntVar(&f.chartModels, "chart-models", 4, "number of models in the charts of speed against size, or the nearest that was measured")
 	set.Usage = func() {
 		fmt.Fprintf(output, "Usage: go run ./bench [flags]\n\n")
 		set.PrintDefaults()
@@ -108,6 +108,12 @@ func parseFlags(arguments []string, output io.Writer) (f flags, err error) {
 		errs[5] = fmt.Errorf("got argument %q, want flags only", set.Arg(0))
 	case f.rounds < 1:
 		errs[5] = fmt.Errorf("-rounds: got %d, want at least 1", f.rounds)
+	case f.sample <= 0:
+		errs[5] = fmt.Errorf("-time: got %v, want more than 0", f.sample)
+	case !(f.memory > 0):
+		errs[5] = fmt.Errorf("-memory: got %v, want more than 0", f.memory)
+	case f.chartModels < 1:
+		errs[5] = fmt.Errorf("-chart-models: got %d, want at least 1", f.chartModels)
 	case f.pages != "system" && f.pages != "on" && f.pages != "off":
 		errs[5] = fmt.Errorf("-hugepages: got %q, want system, on or off", f.pages)
 	}
@@ -138,6 +144,11 @@ func run(arguments []string, stdout, stderr io.Writer) error {
 	if f.from != nil {
 		return report(f, stdout)
 	}
+	if !f.check {
+		if err := os.MkdirAll(f.out, 0o777); err != nil {
+			return err
+		}
+	}
 	points := f.points()
 	limit := 4096
 	if f.check {
@@ -154,9 +165,6 @@ func run(arguments []string, stdout, stderr io.Writer) error {
 	points = affordable(points, f.memory, stderr)
 	if len(points) == 0 {
 		return errors.New("nothing to measure")
-	}
-	if err := os.MkdirAll(f.out, 0o777); err != nil {
-		return err
 	}
 	path := filepath.Join(f.out, "results.txt")
 	if err := measureTo(path, stderr, f, points); err != nil {
@@ -178,15 +186,18 @@ func affordable(points []point, memory float64, w io.Writer) (fit []point) {
 	return fit
 }
 
-// measureTo measures and writes the results file.
+// measureTo measures and writes the results file, which takes the place of an older one when all is measured.
 func measureTo(path string, progress io.Writer, f flags, points []point) (err error) {
-	file, err := os.Create(path)
+	file, err := os.Create(path + ".part")
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if e := file.Close(); err == nil {
 			err = e
+		}
+		if err == nil {
+			err = os.Rename(file.Name(), path)
 		}
 	}()
 	w := bufio.NewWriter(file)

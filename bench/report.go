@@ -20,9 +20,9 @@ func (r *results) inMemory(p point) bool {
 	return p.bytes() >= cache
 }
 
-// limit returns the greatest possible rate at p, one a round: what the fastest probe of the round moved. A job out of
-// place has to read K of the K+1 streams that its rate counts, and in memory the writes run beside the reads, so there the
-// rate may exceed the probe's by that. In the caches the limit is the rate at which the core loads. For a step in place it
+// limit returns what the rate at p is compared with, one a round: what the fastest probe of the round moved, which reads
+// one stream after the other. A job out of place has to read K of the K+1 streams that its rate counts, and in memory the
+// writes run beside the reads, so there the rate may exceed the probe's by that. In the caches the limit is the rate at which the core loads. For a step in place it
 // is the rate of the probe that reads both streams and writes one.
 func (r *results) limit(p point) []float64 {
 	prefix, factor := limitPrefix+"read-", 1.0

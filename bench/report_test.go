@@ -76,11 +76,22 @@ func TestResults(t *testing.T) {
 		"want one like": "BenchmarkOther/n=5\t1\t3 ns/op\n",
 		"no time":       (point{mean, float32s, 2, 8}).benchmark("gonum") + "\t1\t3 MB/s\n",
 		"syntax":        "BenchmarkMean/library=\tx\n",
+		"got job Other": (point{"Other", float32s, 2, 8}).benchmark("gonum") + "\t1\t3 ns/op\n",
+		"of float99":    (point{mean, "float99", 2, 8}).benchmark("gonum") + "\t1\t3 ns/op\n",
+		`the processor is "B", in the first results it is "A"`: "cpu: A\n" + (point{mean, float32s, 2, 8}).benchmark("gonum") +
+			"\t1\t3 ns/op\ncpu: B\n" + (point{mean, float32s, 2, 8}).benchmark("vek") + "\t1\t3 ns/op\n",
 	} {
 		err := (&results{series: map[seriesKey]*samples{}}).read(strings.NewReader(text), "file")
 		if err == nil || name != "syntax" && !strings.Contains(err.Error(), name) {
 			t.Errorf("%q: got error %v, want one with %q", text, err, name)
 		}
+	}
+	empty := filepath.Join(t.TempDir(), "empty.txt")
+	if err := os.WriteFile(empty, []byte("cpu: A\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readResults(empty); err == nil || !strings.Contains(err.Error(), "empty.txt: no results") {
+		t.Errorf("a file without results: got error %v", err)
 	}
 	if _, err := readResults(filepath.Join(t.TempDir(), "nothing")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file that is not there: got error %v", err)
@@ -202,6 +213,22 @@ func TestCharts(t *testing.T) {
 				t.Errorf("%s has %q: %q", name, w, contents)
 			}
 		}
+	}
+}
+
+// The chart over the number of models is of one size, the largest that most numbers were measured at.
+func TestModelsChart(t *testing.T) {
+	r := readMade(t)
+	groupOf := func(models int, sizes ...int) group {
+		g := group{job: weightedSum, dtype: float32s, models: models}
+		for _, n := range sizes {
+			g.points = append(g.points, point{weightedSum, float32s, models, n})
+		}
+		return g
+	}
+	c := r.modelsChart([]group{groupOf(2, 64, 65536, 1<<20), groupOf(4, 64, 65536, 1<<20), groupOf(8, 64, 65536)})
+	if want := sizeName(65536) + " elements"; !slices.Equal(c.labels, []string{"2", "4", "8"}) || !strings.Contains(c.title, want) {
+		t.Errorf("got labels %q and title %q, want 2, 4 and 8, and %s", c.labels, c.title, want)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/perf/benchfmt"
 )
@@ -58,6 +59,9 @@ func readResults(paths ...string) (*results, error) {
 			return nil, err
 		}
 	}
+	if len(r.series) == 0 {
+		return nil, fmt.Errorf("%s: no results", strings.Join(paths, ", "))
+	}
 	r.sortLibraries()
 	return r, nil
 }
@@ -75,11 +79,19 @@ func (r *results) read(file io.Reader, path string) error {
 				return fmt.Errorf("%s: got benchmark %q, want one like %q", path, record.Name,
 					point{weightedSum, float32s, 4, 4096}.benchmark(ourName))
 			}
+			if !slices.Contains(jobs, p.job) || !slices.Contains(dtypes, p.dtype) {
+				return fmt.Errorf("%s: benchmark %q: got job %s of %s, want one of %v of one of %v", path, record.Name, p.job,
+					p.dtype, jobs, dtypes)
+			}
 			if r.config == nil {
 				for _, c := range record.Config {
 					c.Value = slices.Clone(c.Value)
 					r.config = append(r.config, c)
 				}
+			}
+			cpu, first := record.GetConfig("cpu"), r.configValue("cpu")
+			if cpu != "" && first != "" && cpu != first { // the Python script does not know its own
+				return fmt.Errorf("%s: the processor is %q, in the first results it is %q", path, cpu, first)
 			}
 			key := seriesKey{p, library}
 			s := r.series[key]

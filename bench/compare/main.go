@@ -103,6 +103,11 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) (err
 	if err != nil {
 		return err
 	}
+	if o.out != "" {
+		if err := os.MkdirAll(o.out, 0o777); err != nil {
+			return err
+		}
+	}
 	var commits [2]string
 	for i, revision := range o.revisions {
 		if commits[i], err = resolve(ctx, revision, root); err != nil {
@@ -146,9 +151,6 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) (err
 		fmt.Fprintln(stderr)
 	}
 	if o.out != "" {
-		if err := os.MkdirAll(o.out, 0o777); err != nil {
-			return err
-		}
 		for i, name := range []string{"old.txt", "new.txt"} {
 			if err := os.WriteFile(filepath.Join(o.out, name), []byte(sides[i].output.String()), 0o666); err != nil {
 				return err

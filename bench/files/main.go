@@ -21,6 +21,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -110,6 +111,8 @@ func run(arguments []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
 	dir, err := os.MkdirTemp(s.dir, "modelavg-files")
 	if err != nil {
 		return err
@@ -121,10 +124,13 @@ func run(arguments []string, stdout, stderr io.Writer) error {
 		if err := writeModel(path, uint64(k), s); err != nil {
 			return err
 		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		inputs = append(inputs, path)
 	}
 	out := filepath.Join(dir, "out.safetensors")
-	jobs, err := s.jobs(inputs, out)
+	jobs, err := s.jobs(inputs, out, stderr)
 	if err != nil {
 		return err
 	}
@@ -133,6 +139,9 @@ func run(arguments []string, stdout, stderr io.Writer) error {
 		for _, when := range []state{warm, cold} {
 			for _, i := range rand.Perm(len(jobs)) { // what ran before leaves the memory of the machine in a state of its own
 				j := jobs[i]
+				if ctx.Err() != nil { // the models are removed
+					return context.Cause(ctx)
+				}
 				if err := prepare(when, inputs, out); err != nil {
 					return err
 				}
@@ -156,7 +165,7 @@ func run(arguments []string, stdout, stderr io.Writer) error {
 }
 
 // jobs returns what is measured.
-func (s settings) jobs(inputs []string, out string) ([]job, error) {
+func (s settings) jobs(inputs []string, out string, stderr io.Writer) ([]job, error) {
 	var jobs []job
 	for _, workers := range s.workers {
 		jobs = append(jobs,
@@ -182,6 +191,7 @@ func (s settings) jobs(inputs []string, out string) ([]job, error) {
 			imports += ", safetensors.torch" // which the script reads the files with
 		}
 		if exec.Command(s.python, "-c", imports).Run() != nil {
+			fmt.Fprintf(stderr, "left out: %s, since %s cannot %s\n", library, s.python, imports)
 			continue
 		}
 		if library == "numpy" && s.dtype == checkpoint.BF16 {

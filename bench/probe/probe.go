@@ -1,5 +1,5 @@
-// Package probe measures what memory can do: loops that move bytes and compute nothing. A job that reads and writes the
-// same bytes cannot be faster, so the benchmarks divide by these.
+// Package probe measures what memory can do: loops that move bytes and compute nothing, one stream after the other. The
+// benchmarks divide by these. A job that reads several streams at once can be somewhat faster.
 //
 // On amd64 the loops are assembly; elsewhere, and under the build tags purego and noasm, they are Go's copy and a Go loop
 // that reads, which a processor's limit may well exceed.
