@@ -67,7 +67,8 @@ func (s *distances) relative() float64 {
 // cosine returns the cosine distance, 1 − a·b/(‖a‖‖b‖). It is zero if both are zero and NaN if only one is.
 //
 // Models that are compared are close to each other mostly, and the difference of two numbers near one would have few
-// correct digits. So it is (‖a − b‖² − (‖a‖ − ‖b‖)²) / (2‖a‖‖b‖), which is the same.
+// correct digits. So it is (‖a − b‖² − (‖a‖ − ‖b‖)²) / (2‖a‖‖b‖), which is the same, and zero where the difference is not
+// more than its rounding errors: as of tensors that are multiples of each other.
 func (s *distances) cosine() float64 {
 	a, b := math.Sqrt(s.a2), math.Sqrt(s.b2)
 	switch {
@@ -76,5 +77,10 @@ func (s *distances) cosine() float64 {
 	case a == 0 || b == 0:
 		return math.NaN()
 	}
-	return max(0, (s.d2-(a-b)*(a-b))/(2*a*b))
+	const rounding = 0x1p-50 // of the squares, relatively
+	difference := s.d2 - (a-b)*(a-b)
+	if difference <= rounding*s.d2 {
+		return 0
+	}
+	return difference / (2 * a * b)
 }

@@ -186,6 +186,28 @@ func TestSumsAgainstExact(t *testing.T) {
 	}
 }
 
+// Tensors that are multiples of each other point in the same direction: their cosine distance is not the rounding errors.
+func TestCosineOfMultiples(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 100 {
+		a, b := make([]float64, 1000), make([]float64, 1000)
+		factor := random.Float64() * 3
+		for i := range a {
+			a[i] = random.NormFloat64()
+			b[i] = factor * a[i]
+		}
+		s := distancesOf(a, b)
+		if c := s.cosine(); c > 1e-14 {
+			t.Errorf("times %v: the cosine distance is %v, want at most 1e-14", factor, c)
+		}
+	}
+	one, two := []float64{1, 1, 1}, []float64{2, 2, 2}
+	s := distancesOf(one, two)
+	if c := s.cosine(); c != 0 {
+		t.Errorf("of %v and %v: %v, want 0", one, two, c)
+	}
+}
+
 func TestDiff(t *testing.T) {
 	t.Chdir(t.TempDir())
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
