@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// A Model is a model file, or the files of a model directory, opened for reading. Its methods may be called from several goroutines at once, Close
-// excepted.
+// A Model is a model file, or the files of a model directory, opened for reading. Its methods may be called from several
+// goroutines at once, Close excepted.
 type Model struct {
 	path          string
 	entries       []entry // sorted by name
@@ -34,10 +34,17 @@ type entry struct {
 	offset int64 // in the source
 	size   int64
 	array  *array // for data that is not in the file as it is read, or nil
+
+	check func() error // of data that must not be read before it returned nil; or nil
 }
 
 // readFull fills p from byte off of the data, which has to have as many.
 func (e *entry) readFull(p []byte, off int64) (int, error) {
+	if e.check != nil {
+		if err := e.check(); err != nil {
+			return 0, err
+		}
+	}
 	if e.array != nil {
 		return e.array.readAt(p, off)
 	}
@@ -83,8 +90,8 @@ func WithInflateLimit(bytes int64) OpenOption {
 }
 
 // WithContext makes [Open], and all that is read from the model, stop when ctx is done; the error wraps its cause. What may
-// take long looks at it: reading a header of many tensors, inflating an array, and putting one in order. A read of what
-// is in the file as it is asked for does not, since it takes as long as the caller's buffer makes it.
+// take long looks at it: reading a header of many tensors, comparing a checksum, inflating an array, and putting one in
+// order. A read of what is in the file as it is asked for does not, since it takes as long as the caller's buffer makes it.
 func WithContext(ctx context.Context) OpenOption {
 	return func(o *openOptions) { o.ctx = ctx }
 }

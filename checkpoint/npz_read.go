@@ -2,12 +2,10 @@ package checkpoint
 
 import (
 	"archive/zip"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -112,14 +110,15 @@ func (m *Model) addMember(s *source, f *zip.File, o openOptions) error {
 		if err != nil {
 			return err
 		}
-		m.entries = append(m.entries, h.entry(name, s, s, offset, o.ctx))
+		e := h.entry(name, s, s, offset, o.ctx)
+		e.check = sync.OnceValue(func() error { return copyMember(o.ctx, io.Discard, f) })
+		m.entries = append(m.entries, e)
 		return nil
 	case zip.Deflate:
-		r, err := f.Open()
+		r, err := memberReader(f)
 		if err != nil {
 			return err
 		}
-		defer r.Close()
 		h, err := readNPYHeader(r, size, o.void2)
 		if err != nil {
 			return err
@@ -130,7 +129,7 @@ func (m *Model) addMember(s *source, f *zip.File, o openOptions) error {
 				ErrInflateLimit, size, m.inflatedBytes, s.size, o.inflateLimitOf(s.size))
 		}
 		m.inflatedBytes += size
-		member := &inflated{file: f, size: size, ctx: o.ctx}
+		member := &inflated{file: f, ctx: o.ctx}
 		m.inflated = append(m.inflated, member)
 		m.entries = append(m.entries, h.entry(name, s, member, 0, o.ctx))
 		return nil
@@ -155,72 +154,6 @@ func (r *limitedReaderAt) ReadAt(p []byte, off int64) (int, error) {
 	return r.from.ReadAt(p, off)
 }
 
-// inflated is a deflated member, of which no part can be read without all before it. When the first part is asked for,
-// the whole goes to a temporary file, so that no more than a buffer of it is in memory.
-type inflated struct {
-	file *zip.File
-	size int64 // of the .npy file; its header has the same
-	ctx  context.Context
-
-	mu     sync.Mutex
-	closed bool
-	temp   *os.File // nil before the first read
-	err    error
-}
-
-func (d *inflated) readFull(p []byte, off int64) (int, error) {
-	f, err := d.open()
-	if err != nil {
-		return 0, err
-	}
-	n, err := f.ReadAt(p, off)
-	if n == len(p) {
-		return n, nil
-	}
-	return n, noEOF(err)
-}
-
-// open returns the temporary file.
-func (d *inflated) open() (*os.File, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return nil, os.ErrClosed
-	}
-	if d.temp == nil && d.err == nil {
-		d.temp, d.err = d.inflate()
-	}
-	return d.temp, d.err
-}
-
-// inflate writes the member to a file.
-func (d *inflated) inflate() (*os.File, error) {
-	f, err := os.CreateTemp("", "modelavg-*.npy")
-	if err != nil {
-		return nil, err
-	}
-	if renamesOpenFiles {
-		// Without a name it is gone when it is closed, however the process ends.
-		if err := os.Remove(f.Name()); err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
-	}
-	r, err := d.file.Open()
-	if err == nil {
-		var n int64
-		// One byte more would be noticed; the reader checks the sum at the end.
-		n, err = copyContext(d.ctx, f, io.LimitReader(r, d.size+1))
-		r.Close()
-		if err == nil && n != d.size {
-			err = fmt.Errorf("%d bytes, want %d", n, d.size)
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("inflate %s: %w", quote(d.file.Name), err), removeTemp(f))
-	}
-	return f, nil
-}
-
 // The default limit of what is inflated: a small archive of zeros is legal, and so is a large one of whatever.
 const (
 	defaultInflateLimit = 16 << 30
@@ -236,43 +169,4 @@ func (o *openOptions) inflateLimitOf(archive int64) int64 {
 		return math.MaxInt64
 	}
 	return max(defaultInflateLimit, archive*defaultInflateRatio)
-}
-
-// copyContext is [io.Copy] until ctx is done: it returns the cause then.
-func copyContext(ctx context.Context, to io.Writer, from io.Reader) (int64, error) {
-	return io.Copy(to, &contextReader{ctx, from})
-}
-
-// A contextReader fails when its context is done.
-type contextReader struct {
-	ctx  context.Context
-	from io.Reader
-}
-
-func (r *contextReader) Read(p []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
-	}
-	return r.from.Read(p)
-}
-
-// removeTemp closes the file, and removes it where that has to wait.
-func removeTemp(f *os.File) error {
-	err := f.Close()
-	if !renamesOpenFiles {
-		err = errors.Join(err, os.Remove(f.Name()))
-	}
-	return err
-}
-
-// Close removes the temporary file.
-func (d *inflated) Close() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed || d.temp == nil {
-		d.closed = true
-		return nil
-	}
-	d.closed = true
-	return removeTemp(d.temp)
 }

@@ -81,19 +81,21 @@ func planShards(tensors []Tensor, layout []Shard) ([]shardPlan, error) {
 		return nil, errors.New("the layout has no shard")
 	}
 	plans := make([]shardPlan, len(layout))
-	files := make(map[string]bool, len(layout))
+	files := make(map[string]string, len(layout)) // by name in lower case
 	shardOf := make(map[string]int)
 	for i, s := range layout {
 		err := checkFileName(s.File)
 		if err == nil && !strings.HasSuffix(s.File, shardExtension) {
 			err = errors.New("want a name that ends with " + shardExtension)
 		}
-		// Two names that differ in case alone are one file on some systems.
-		if key := strings.ToLower(s.File); err == nil && files[key] {
+		key := strings.ToLower(s.File)
+		if other, ok := files[key]; err == nil && ok {
 			err = errors.New("given twice")
-		} else {
-			files[key] = true
+			if other != s.File {
+				err = fmt.Errorf("differs from %s in case alone, and both are one file on some systems", quote(other))
+			}
 		}
+		files[key] = s.File
 		if err != nil {
 			return nil, fmt.Errorf("shard %s: %w", quote(s.File), err)
 		}

@@ -458,7 +458,12 @@ func TestCreateShardsErrors(t *testing.T) {
 		{
 			path, a,
 			[]CreateOption{WithShards([]Shard{{File: "x.safetensors"}, {File: "X.safetensors"}})},
-			`d/out: shard "X.safetensors": given twice`,
+			`d/out: shard "X.safetensors": differs from "x.safetensors" in case alone, and both are one file on some systems`,
+		},
+		{
+			path, a,
+			[]CreateOption{WithShards([]Shard{{File: "x.safetensors"}, {File: "x.safetensors"}})},
+			`d/out: shard "x.safetensors": given twice`,
 		},
 		{
 			path, a,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"maps"
 	"math"
@@ -16,17 +17,17 @@ import (
 )
 
 // Violations yields every rule that the model at path breaks, where [Open], with the same path and options, returns the
-// first error that it meets. It yields nothing exactly if Open succeeds and the total_size of the index, which Open does
-// not look at, is the sum of the bytes of all tensors, if it is given.
+// first error that it meets. It yields nothing exactly if Open succeeds and what Open does not look at is right: the
+// total_size of the index, if it is given, is the sum of the bytes of all tensors; and the data of every member of a .npz
+// file has the checksum that the archive says, for which all of it is read, and inflated.
 //
 // Of a safetensors file whose header is valid JSON that is every key and field of the header that is not as the format
 // has it, every tensor whose data has not the size of its dtype and shape, begins before or after the end of the one
 // before it, and every name that is given twice; of a file that was cut off it is the first tensor that is not there as a
-// whole, and how many are not. Of a model in shards it is all that
-// of every shard, every shard that is not there, every tensor that is in another shard than the index says, in none, or
-// not in the index. Of a .npz file it is one rule for each member, of a .npy file one at most. What is wrong only
-// because something else is, is left out where that can be told: holes in the data, if a tensor says nothing about where
-// it is; the tensors of a shard that cannot be read.
+// whole, and how many are not. Of a model in shards it is all that of every shard, every shard that is not there, every
+// tensor that is in another shard than the index says, in none, or not in the index. Of a .npz file it is one rule for
+// each member, of a .npy file one at most. What is wrong only because something else is, is left out where that can be
+// told: holes in the data, if a tensor says nothing about where it is; the tensors of a shard that cannot be read.
 //
 // An error is a [FormatError] unless a file could not be read, or is not there. Errors of a shard begin with the path of
 // the index. The memory is that of Open; a caller who does not want more than a few violations may stop.
@@ -108,7 +109,15 @@ func (c *checker) npz(path string) {
 		names := make([]string, 0, len(members))
 		m := new(Model)
 		for _, f := range members {
-			if err := m.addMember(s, f, c.options); err != nil && !c.report(memberError(s, f, err)) {
+			err := m.addMember(s, f, c.options)
+			if err == nil {
+				err = copyMember(c.options.ctx, io.Discard, f)
+			}
+			if c.options.ctx.Err() != nil {
+				c.report(context.Cause(c.options.ctx))
+				return
+			}
+			if err != nil && !c.report(memberError(s, f, err)) {
 				return
 			}
 			names = append(names, strings.TrimSuffix(f.Name, npyExtension))

@@ -289,6 +289,36 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// A file that is broken is not taken for one of another kind.
+func TestForeignKinds(t *testing.T) {
+	inDirectory(t)
+	index := "model.safetensors.index.json"
+	if err := os.Mkdir("dir", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	const hint = "it is a text in JSON"
+	for _, test := range []struct {
+		path, text string
+		want       bool
+	}{
+		{"config.json", `{"hidden_size": 4096}`, true},
+		{"short.json", `{}`, true},
+		{"length", "{\x00\x00\x00\x00\x00\x00\x00" + `{"a": 1}` + strings.Repeat(" ", 123), false}, // 123 is {
+		{filepath.Join("dir", index), `{"weight_map": {"a": 1}}`, false},
+	} {
+		if err := os.WriteFile(test.path, []byte(test.text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		path := test.path
+		if filepath.Base(path) == index {
+			path = filepath.Dir(path)
+		}
+		if status, _, stderr := execute(t, "inspect "+path); status != statusFailed || strings.Contains(stderr, hint) != test.want {
+			t.Errorf("%s: status %d, %s", test.path, status, stderr)
+		}
+	}
+}
+
 // checkErrorLine checks that stderr is one line that begins with the program's name, once, and contains want.
 func checkErrorLine(t *testing.T, line, stderr, want string) {
 	t.Helper()

@@ -99,8 +99,9 @@ const npyBegin = "\x93NUMPY"
 
 // foreignKind returns what a file is that is no safetensors file, or "".
 func foreignKind(path string) string {
-	if e := strings.ToLower(filepath.Ext(path)); e == ".npy" || e == ".npz" {
-		return ""
+	switch e := strings.ToLower(filepath.Ext(path)); {
+	case e == ".npy", e == ".npz", strings.HasSuffix(path, ".index.json"):
+		return "" // read as what their names say
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -109,6 +110,9 @@ func foreignKind(path string) string {
 	defer f.Close()
 	begin := make([]byte, 32)
 	n, _ := io.ReadFull(f, begin) // a shorter file is one as well
+	if n >= 8 && begin[7] == 0 {
+		return "" // the length of a header may begin with any of them, and ends with zeros
+	}
 	for _, k := range foreignKinds {
 		if strings.HasPrefix(string(begin[:n]), k.begin) {
 			return k.kind

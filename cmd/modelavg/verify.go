@@ -22,8 +22,9 @@ func newVerify() *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Check that model files obey every rule of their format",
 		Long: `Verify checks model files against every rule of their format: the header and its fields, names, dtypes and shapes,
-and that the tensors fill the file without holes and overlaps. Of a model in shards, given as a directory or an index,
-every shard is checked, and all of them against the index, its total_size included, which no other command looks at.
+that the tensors fill the file without holes and overlaps, and, in .npz files, that the data has the checksum that was
+written with it; the other formats have none. Of a model in shards, given as a directory or an index, every shard is
+checked, and all of them against the index, its total_size included, which no other command looks at.
 
 A line says of each file that it is valid, or there is a line for everything that is wrong with it. The exit status is 1
 if anything is wrong.`,
