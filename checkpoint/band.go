@@ -4,22 +4,27 @@ import (
 	"encoding/binary"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Of an array in Fortran's order, what a read in the order of C asks for is spread over the whole file, in runs of a few
 // bytes. Therefore a band of many rows, which are indices of the first dimension, is read at once and put in order in
 // memory; the reads that follow find it there. An array that is no larger than a band is read from front to back.
 const (
-	maxBandBytes  = 64 << 20  // of one file
-	allBandBytes  = 256 << 20 // of all open files together, as long as that leaves each of them the minimum
-	minBandBytes  = 4 << 20
-	bandReadBytes = 1 << 20  // what is read of a file at a time
-	bandGapBytes  = 16 << 10 // a shorter gap between two runs is read too: a read takes about as long to begin
-	bandTile      = 16       // columns that are put in order together: a cache line of 32-bit numbers
+	maxBandBytes  = 16 << 20 // of one file
+	allBandBytes  = 32 << 20 // of all open files together, as long as that leaves each of them the minimum
+	minBandBytes  = 2 << 20
+	bandReadBytes = 256 << 10 // what is read of a file at a time
+	bandGapBytes  = 16 << 10  // a shorter gap between two runs is read too: a read takes about as long to begin
+	bandTile      = 16        // columns that are put in order together: a cache line of 32-bit numbers
 
 	// A read of less does not begin a band: it may be one of few. And runs that are long are read as they are.
 	minBandRead = 16 << 10
 	maxBandRun  = 64 << 10
+
+	// maxBandWait is how long the rest of a band is kept for readers that are behind. Each of them would have to gather
+	// what it wants without it, which takes about as long as a band.
+	maxBandWait = 200 * time.Millisecond
 )
 
 // bandUsers is the number of open files that have arrays for a band.
@@ -37,6 +42,10 @@ type band struct {
 	begin, end int64  // the elements of the array that it has
 	data       []byte
 	window     []byte // a part of the file
+
+	unread    atomic.Int64  // bytes of it that nobody has copied
+	allRead   chan struct{} // closed when there are none
+	impatient atomic.Bool   // nobody came for the rest of the last one: readers do not go from front to back
 }
 
 // release gives the memory back.
@@ -58,7 +67,28 @@ func (b *band) copyLocked(a *array, p []byte, first int64) int {
 		return 0
 	}
 	width := int64(a.width)
-	return copy(p, b.data[(first-b.begin)*width:(b.end-b.begin)*width])
+	n := copy(p, b.data[(first-b.begin)*width:(b.end-b.begin)*width])
+	if left := b.unread.Add(-int64(n)); left <= 0 && left+int64(n) > 0 {
+		b.impatient.Store(false)
+		close(b.allRead)
+	}
+	return n
+}
+
+// wait returns when all of the band has been read, if element first is after it, or nobody has come for the rest.
+func (b *band) wait(a *array, first int64) {
+	b.mu.RLock()
+	ahead, allRead := b.array == a && first >= b.end, b.allRead
+	b.mu.RUnlock()
+	if !ahead || b.impatient.Load() {
+		return
+	}
+	select {
+	case <-allRead:
+	case <-a.ctx.Done():
+	case <-time.After(maxBandWait):
+		b.impatient.Store(true)
+	}
 }
 
 // read fills p with elements of a, whole ones, and returns how many bytes are left to be read without a band.
@@ -71,6 +101,7 @@ func (b *band) read(a *array, p []byte, first int64) (int, error) {
 			if rows == 0 || size < minBandRead {
 				return len(p), nil
 			}
+			b.wait(a, first)
 			var err error
 			if n, err = b.fill(a, p, first, rows); n == 0 || err != nil {
 				return len(p), err
@@ -105,12 +136,20 @@ func (b *band) fill(a *array, p []byte, first, rows int64) (int, error) {
 	if b.array == a && first < b.begin {
 		return 0, nil
 	}
-	b.array = nil
 	columns := int64(1)
 	for _, d := range a.shape[1:] {
 		columns *= d
 	}
 	row := first / columns
+	// Readers that go from front to back together do not come in order: the band begins where the last one ended.
+	end := int64(0)
+	if b.array == a {
+		end = b.end / columns
+	}
+	if row > end && row < end+rows && !b.impatient.Load() {
+		row = end
+	}
+	b.array = nil
 	rows = min(rows, a.shape[0]-row)
 	width := int64(a.width)
 	if n := rows * columns * width; int64(cap(b.data)) < n {
@@ -126,6 +165,8 @@ func (b *band) fill(a *array, p []byte, first, rows int64) (int, error) {
 		return 0, err
 	}
 	b.array, b.begin, b.end = a, row*columns, (row+rows)*columns
+	b.unread.Store(int64(len(b.data)))
+	b.allRead = make(chan struct{})
 	return b.copyLocked(a, p, first), nil
 }
 

@@ -14,8 +14,8 @@
 // deflated, where the tensor in w.npy is called "w"; what is written is version 1, and stored. Booleans, integers of 8 to
 // 64 bits, floats of 16, 32 and 64 bits and complex numbers of two floats of 32 bits are read, in either order of bytes,
 // and from arrays in the order of C or of Fortran. An array in Fortran's order is put in order while it is read, which
-// takes several times as long and a buffer of the size of the array, at most 64 MiB for each open file, and less if many
-// are open: 256 MiB for all of them, or 4 MiB for each. NumPy stores bfloat16 without its name; [WithVoid2As] reads it.
+// takes several times as long and a buffer of the size of the array, at most 16 MiB for each open file, and less if many
+// are open: 32 MiB for all of them, or 2 MiB for each. NumPy stores bfloat16 without its name; [WithVoid2As] reads it.
 //
 // The checksum of an array in a .npz file is compared when its first byte is asked for, and no byte of one that is damaged
 // is returned: all of it is read then, and a deflated array goes to a temporary file, in the directory that [os.TempDir]
