@@ -106,25 +106,36 @@ func openIndex(path string, o openOptions) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{path: path, dir: filepath.Dir(path), index: path}
+	t := &tensors{entries: make([]entry, 0, len(weightMap))}
+	m := &Model{tensors: t, path: path, dir: filepath.Dir(path), index: path}
 	files := make(map[string]int) // and how many tensors are in them
 	for _, file := range weightMap {
 		files[file]++
 	}
+	var keys []tensorsKey
 	for _, file := range slices.Sorted(maps.Keys(files)) {
-		if err := m.addShard(file, files[file], weightMap, o); err != nil {
+		key, err := m.addShard(file, files[file], weightMap, o)
+		if err != nil {
 			return nil, errors.Join(err, m.Close())
 		}
+		keys = append(keys, key)
 	}
-	m.entries = sortByName(m.entries)
+	t.key = shardsKey(t.shards, keys)
+	if other := findTensors(t.key); other != nil {
+		m.tensors = other
+		return m, nil
+	}
+	sortByName(t.entries)
+	m.tensors = shareTensors(t)
 	return m, nil
 }
 
-// addShard opens a shard, which has to have the mapped tensors and no others, and adds it to the model.
-func (m *Model) addShard(file string, mapped int, weightMap map[string]string, o openOptions) error {
+// addShard opens a shard, which has to have the mapped tensors and no others, and adds it to the model. It returns the key
+// of its header.
+func (m *Model) addShard(file string, mapped int, weightMap map[string]string, o openOptions) (key tensorsKey, err error) {
 	shard, err := openSafetensors(filepath.Join(m.dir, file), o)
 	if err != nil {
-		return shardError(m.index, file, err)
+		return key, shardError(m.index, file, err)
 	}
 	m.sources = append(m.sources, shard.sources...)
 	if m.shards == nil {
@@ -135,21 +146,24 @@ func (m *Model) addShard(file string, mapped int, weightMap map[string]string, o
 		name := shard.entries[i].Name
 		names[i] = name
 		if other, ok := weightMap[name]; !ok {
-			return m.indexError(name, notMapped(file))
+			return key, m.indexError(name, notMapped(file))
 		} else if other != file {
-			return m.indexError(name, mappedElsewhere(file, other))
+			return key, m.indexError(name, mappedElsewhere(file, other))
 		}
 	}
 	if len(names) < mapped {
 		for _, name := range slices.Sorted(maps.Keys(weightMap)) {
 			if weightMap[name] == file && shard.find(name) == nil {
-				return m.indexError(name, notInShard(file))
+				return key, m.indexError(name, notInShard(file))
 			}
 		}
 	}
 	m.shards = append(m.shards, Shard{File: file, Tensors: names})
-	m.entries = append(m.entries, shard.entries...)
-	return nil
+	for _, e := range shard.entries {
+		e.file = int32(len(m.sources) - 1)
+		m.entries = append(m.entries, e)
+	}
+	return shard.key, nil
 }
 
 func (m *Model) indexError(name string, err error) error {

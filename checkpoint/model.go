@@ -16,30 +16,29 @@ import (
 // A Model is a model file, or the files of a model directory, opened for reading. Its methods may be called from several
 // goroutines at once, Close excepted.
 type Model struct {
+	*tensors
+
 	path          string
-	entries       []entry // sorted by name
-	metadata      map[string]string
 	sources       []*source
 	inflated      []*inflated
-	inflatedBytes int64   // of all of them
-	dir           string  // of a model directory, or empty
-	index         string  // path of the index file, or empty
-	shards        []Shard // by name of the file
+	inflatedBytes int64  // of all of them
+	dir           string // of a model directory, or empty
+	index         string // path of the index file, or empty
 }
 
 // An entry is a tensor and where its data is.
 type entry struct {
 	Tensor
-	source *source
-	offset int64 // in the source
+	file   int32 // the source of the model that it is in
+	offset int64 // in the file
 	size   int64
 	array  *array // for data that is not in the file as it is read, or nil
 
 	check func() error // of data that must not be read before it returned nil; or nil
 }
 
-// readFull fills p from byte off of the data, which has to have as many.
-func (e *entry) readFull(p []byte, off int64) (int, error) {
+// readFull fills p from byte off of the data of e, which has to have as many.
+func (m *Model) readFull(e *entry, p []byte, off int64) (int, error) {
 	if e.check != nil {
 		if err := e.check(); err != nil {
 			return 0, err
@@ -48,7 +47,7 @@ func (e *entry) readFull(p []byte, off int64) (int, error) {
 	if e.array != nil {
 		return e.array.readAt(p, off)
 	}
-	return e.source.readFull(p, e.offset+off)
+	return m.sources[e.file].readFull(p, e.offset+off)
 }
 
 // An OpenOption changes what [Open] accepts.
@@ -302,10 +301,10 @@ func (m *Model) readAt(e *entry, p []byte, off int64) (int, error) {
 		p = p[:e.size-off]
 		end = io.EOF
 	}
-	n, err := e.readFull(p, off)
+	n, err := m.readFull(e, p, off)
 	if err != nil {
 		return n, fmt.Errorf("%s: tensor %s: read %d of %d bytes at byte %d: %w",
-			e.source.path, quote(e.Name), n, len(p), off, err)
+			m.sources[e.file].path, quote(e.Name), n, len(p), off, err)
 	}
 	return n, end
 }

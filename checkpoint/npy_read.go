@@ -14,13 +14,14 @@ func readNPY(s *source, o openOptions) (*Model, error) {
 	if err != nil {
 		return nil, formatError(s.path, err)
 	}
-	return &Model{path: s.path, sources: []*source{s}, entries: []entry{h.entry(arrayName, s, s, 0, o.ctx)}}, nil
+	t := &tensors{entries: []entry{h.entry(arrayName, s, s, 0, o.ctx)}}
+	return &Model{tensors: t, path: s.path, sources: []*source{s}}, nil
 }
 
 // entry makes the entry of an array that begins, header and all, at offset begin of from, which is the source or what
 // is made of it.
 func (h *npyHeader) entry(name string, s *source, from fullReader, begin int64, ctx context.Context) entry {
-	e := entry{Tensor: Tensor{Name: name, DType: h.dtype, Shape: h.shape}, source: s, offset: begin + h.size}
+	e := entry{Tensor: Tensor{Name: name, DType: h.dtype, Shape: h.shape}, offset: begin + h.size}
 	_, e.size, _ = e.Tensor.size()
 	var shape []int64
 	if h.fortran && !isRowMajor(h.shape) {

@@ -27,13 +27,13 @@ func readNPZ(s *source, o openOptions) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{path: s.path, sources: []*source{s}, entries: make([]entry, 0, len(members))}
+	m := &Model{tensors: &tensors{entries: make([]entry, 0, len(members))}, path: s.path, sources: []*source{s}}
 	for _, f := range members {
 		if err := m.addMember(s, f, o); err != nil {
 			return nil, memberError(s, f, err)
 		}
 	}
-	m.entries = sortByName(m.entries)
+	sortByName(m.entries)
 	for i := 1; i < len(m.entries); i++ {
 		if name := m.entries[i].Name; name == m.entries[i-1].Name {
 			return nil, formatError(s.path, inTensor(name, errors.New("given twice")))

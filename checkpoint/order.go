@@ -50,25 +50,38 @@ func byOffset(entries []entry) iter.Seq[*entry] {
 	}
 }
 
-// sortByName returns the entries in the order of their names, bytewise.
-func sortByName(entries []entry) []entry {
+// sortByName puts the entries in the order of their names, bytewise.
+func sortByName(entries []entry) {
 	sorted := true
 	for i := 1; i < len(entries) && sorted; i++ {
 		sorted = entries[i-1].Name <= entries[i].Name
 	}
 	if sorted {
-		return entries
+		return
 	}
 	keys := make([]nameKey, len(entries))
 	for i := range keys {
 		keys[i].index = int32(i)
 	}
 	sortKeys(keys, entries, 0)
-	result := make([]entry, len(entries))
-	for i, k := range keys {
-		result[i] = entries[k.index]
+	// Every entry moves once, along the cycles of the permutation: a second list would be the larger part of the memory.
+	const moved = -1
+	for i := range keys {
+		if keys[i].index == moved {
+			continue
+		}
+		first := entries[i]
+		for to := i; ; {
+			from := int(keys[to].index)
+			keys[to].index = moved
+			if from == i {
+				entries[to] = first
+				break
+			}
+			entries[to] = entries[from]
+			to = from
+		}
 	}
-	return result
 }
 
 // A nameKey is eight bytes of a name.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"math"
 	"strings"
@@ -20,37 +21,65 @@ const metadataKey = "__metadata__"
 
 // readSafetensors reads the header of a safetensors file and makes the model of it.
 func readSafetensors(s *source, o openOptions) (*Model, error) {
-	text, err := readHeader(s, o.headerLimit)
+	n, err := headerBytes(s, o.headerLimit)
 	if err != nil {
 		return nil, err
 	}
-	h, err := parseHeader(o.ctx, text)
-	if err == nil && o.ctx.Err() == nil {
-		err = h.check(s.size - lengthBytes - int64(len(text)))
+	dataBytes := s.size - lengthBytes - n
+	t, err := findHeader(s, n, dataBytes)
+	if err != nil {
+		return nil, err
 	}
-	if o.ctx.Err() != nil {
-		return nil, fmt.Errorf("%s: header: %w", s.path, context.Cause(o.ctx))
+	if t == nil || o.ctx.Err() != nil {
+		if t, err = readTensors(o.ctx, s, n, dataBytes); err != nil {
+			return nil, err
+		}
+	}
+	return &Model{tensors: t, path: s.path, sources: []*source{s}}, nil
+}
+
+// findHeader returns what was read from a header of the same n bytes, if it is in use, or nil.
+func findHeader(s *source, n, dataBytes int64) (*tensors, error) {
+	key, err := headerKey(io.NewSectionReader(s.file, lengthBytes, n), dataBytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: header: %w", s.path, err)
+	}
+	return findTensors(key), nil
+}
+
+// readTensors reads the header of n bytes.
+func readTensors(ctx context.Context, s *source, n, dataBytes int64) (*tensors, error) {
+	text, err := readHeader(s, n)
+	if err != nil {
+		return nil, err
+	}
+	h, err := parseHeader(ctx, text)
+	if err == nil && ctx.Err() == nil {
+		err = h.check(dataBytes)
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("%s: header: %w", s.path, context.Cause(ctx))
 	}
 	if err != nil {
 		return nil, formatError(s.path, err)
 	}
-	m := &Model{path: s.path, metadata: h.metadata, sources: []*source{s}, entries: h.entries}
-	for i := range m.entries {
-		m.entries[i].source = s
-		m.entries[i].offset += lengthBytes + int64(len(text))
+	for i := range h.entries {
+		h.entries[i].offset += lengthBytes + n
 	}
-	return m, nil
+	// Not the key that was looked for: the file may have been changed since.
+	key, _ := headerKey(bytes.NewReader(text), dataBytes)
+	return shareTensors(&tensors{entries: h.entries, metadata: h.metadata, key: key}), nil
 }
 
-// readHeader returns the text of the header.
-func readHeader(s *source, limit int64) ([]byte, error) {
+// headerBytes returns the length of the header.
+func headerBytes(s *source, limit int64) (int64, error) {
 	if s.size < lengthBytes {
-		return nil, &FormatError{Path: s.path, Err: fmt.Errorf("%d bytes, want at least %d for the header's length",
+		return 0, &FormatError{Path: s.path, Err: fmt.Errorf("%d bytes, want at least %d for the header's length",
 			s.size, lengthBytes)}
 	}
 	var length [lengthBytes]byte
 	if _, err := s.readFull(length[:], 0); err != nil {
-		return nil, fmt.Errorf("%s: header length: %w", s.path, err)
+		return 0, fmt.Errorf("%s: header length: %w", s.path, err)
 	}
 	n := binary.LittleEndian.Uint64(length[:])
 	if n > uint64(limit) || n > math.MaxInt {
@@ -62,13 +91,18 @@ func readHeader(s *source, limit int64) ([]byte, error) {
 				hint += fmt.Sprintf(", it begins with the text %q", length[:])
 			}
 		}
-		return nil, &FormatError{Path: s.path, Err: fmt.Errorf("%w: %d bytes in a file of %d, limit %d%s",
+		return 0, &FormatError{Path: s.path, Err: fmt.Errorf("%w: %d bytes in a file of %d, limit %d%s",
 			ErrHeaderLimit, n, s.size, limit, hint)}
 	}
 	if n > uint64(s.size-lengthBytes) {
-		return nil, &FormatError{Path: s.path, Err: fmt.Errorf("header length %d, but only %d bytes follow it",
+		return 0, &FormatError{Path: s.path, Err: fmt.Errorf("header length %d, but only %d bytes follow it",
 			n, s.size-lengthBytes)}
 	}
+	return int64(n), nil
+}
+
+// readHeader returns the text of the header, which has n bytes.
+func readHeader(s *source, n int64) ([]byte, error) {
 	text := make([]byte, n)
 	if _, err := s.readFull(text, lengthBytes); err != nil {
 		return nil, fmt.Errorf("%s: header: %w", s.path, err)
@@ -380,7 +414,7 @@ func parseOffsets(s *headerScanner) (begin, end uint64, err error) {
 func (h *header) check(dataBytes int64) error {
 	// An error about data has to wait: of two tensors with one name it is the name that should be reported.
 	coverage := h.checkCoverage(dataBytes)
-	h.entries = sortByName(h.entries)
+	sortByName(h.entries)
 	for i := 1; i < len(h.entries); i++ {
 		if name := h.entries[i].Name; name == h.entries[i-1].Name {
 			return inTensor(name, errors.New("given twice"))

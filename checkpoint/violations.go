@@ -107,7 +107,7 @@ func (c *checker) npz(path string) {
 			return
 		}
 		names := make([]string, 0, len(members))
-		m := new(Model)
+		m := &Model{tensors: new(tensors)}
 		for _, f := range members {
 			err := m.addMember(s, f, c.options)
 			if err == nil {
@@ -154,12 +154,17 @@ type contents struct {
 // safetensors checks a file. It returns what is in it.
 func (c *checker) safetensors(path string) (found contents) {
 	c.opened(path, func(s *source) {
-		text, err := readHeader(s, c.options.headerLimit)
+		n, err := headerBytes(s, c.options.headerLimit)
 		if err != nil {
 			c.report(err)
 			return
 		}
-		dataBytes := s.size - lengthBytes - int64(len(text))
+		text, err := readHeader(s, n)
+		if err != nil {
+			c.report(err)
+			return
+		}
+		dataBytes := s.size - lengthBytes - n
 		// Most files are good, and that is found out in a fraction of the time.
 		if h, err := parseHeader(c.options.ctx, text); err == nil && h.check(dataBytes) == nil {
 			found = contents{names: make([]string, len(h.entries)), entries: h.entries, read: true, whole: true}
