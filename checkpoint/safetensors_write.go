@@ -95,12 +95,15 @@ func newEntry(t Tensor) (entry, error) {
 
 // checkNames returns an error if two tensors have the same name.
 func checkNames(tensors []Tensor) error {
-	seen := make(map[string]bool, len(tensors))
-	for _, t := range tensors {
-		if seen[t.Name] {
-			return fmt.Errorf("tensor %s: given twice", quote(t.Name))
+	names := make([]string, len(tensors))
+	for i := range tensors {
+		names[i] = tensors[i].Name
+	}
+	slices.Sort(names)
+	for i := 1; i < len(names); i++ {
+		if names[i] == names[i-1] {
+			return fmt.Errorf("tensor %s: given twice", quote(names[i]))
 		}
-		seen[t.Name] = true
 	}
 	return nil
 }
@@ -117,9 +120,34 @@ func completeMetadata(metadata map[string]string) (map[string]string, error) {
 	return complete, nil
 }
 
+// headerCapacity returns the length of the header, or some more: one of 100,000 tensors has 10 MB, and to grow a slice to
+// that takes three times as much. It is less if characters of names have to be escaped.
+func headerCapacity(entries []entry, metadata map[string]string) int {
+	n := len(metadataKey) + 16 + headerAlignment
+	for k, v := range metadata {
+		n += len(k) + len(v) + 6
+	}
+	if len(entries) == 0 {
+		return n
+	}
+	last := &entries[len(entries)-1]
+	digits := len(strconv.FormatInt(last.offset+last.size, 10))
+	for i := range entries {
+		e := &entries[i]
+		n += len(`,"":{"dtype":"","shape":[],"data_offsets":[,]}`) + len(e.Name) + len(e.DType.String()) + 2*digits
+		for _, d := range e.Shape {
+			for n += 2; d >= 10; d /= 10 {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // appendHeader appends the header to b: metadata first, sorted by key, then the tensors in the order of their data.
 func appendHeader(b []byte, entries []entry, metadata map[string]string) []byte {
 	start := len(b)
+	b = slices.Grow(b, headerCapacity(entries, metadata))
 	b = append(b, '{')
 	b = appendString(b, metadataKey)
 	b = append(b, ':', '{')

@@ -36,7 +36,7 @@ type output interface {
 
 // A part is a tensor of the model and what is written of it.
 type part struct {
-	entry
+	*entry
 	file    *atomicFile
 	mu      sync.Mutex
 	written spans
@@ -237,8 +237,12 @@ func (w *Writer) begin(f *atomicFile, l *fileLayout) error {
 			return fmt.Errorf("%s: header: %w", f.name, err)
 		}
 	}
-	for i := range l.entries {
-		w.parts = append(w.parts, &part{entry: l.entries[i], file: f})
+	l.blocks = nil // they may have many megabytes
+	parts := make([]part, len(l.entries))
+	w.parts = slices.Grow(w.parts, len(parts))
+	for i := range parts {
+		parts[i].entry, parts[i].file = &l.entries[i], f
+		w.parts = append(w.parts, &parts[i])
 	}
 	return nil
 }

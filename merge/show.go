@@ -222,7 +222,7 @@ func (p *Plan) MarshalJSON() ([]byte, error) {
 			Overflow: p.Policies.Overflow,
 		},
 		Models:       []jsonSource{},
-		Tensors:      []jsonStep{},
+		Tensors:      make([]jsonStep, 0, len(p.Steps)),
 		LeftOut:      []jsonOmission{},
 		Differences:  []jsonDifference{},
 		Metadata:     p.Metadata,

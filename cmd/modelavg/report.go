@@ -92,9 +92,13 @@ func unreported(path string, err error) error {
 
 // printJSON prints x in several lines.
 func printJSON(out io.Writer, x any) error {
-	text, err := json.MarshalIndent(x, "", "  ")
+	marshal := func() ([]byte, error) { return json.Marshal(x) }
+	if m, ok := x.(json.Marshaler); ok {
+		marshal = m.MarshalJSON // the same, without a copy
+	}
+	text, err := marshal()
 	if err == nil {
-		_, err = fmt.Fprintf(out, "%s\n", text)
+		err = writeIndented(out, append(text, '\n'))
 	}
 	if err != nil {
 		return &failure{err}
