@@ -57,9 +57,15 @@ func bothError(dir string) error {
 }
 
 func neitherError(dir string) error {
-	return fmt.Errorf("%s: is a directory with neither %s nor %s%s: %w", dir, indexName, singleName, otherModels(dir),
-		fs.ErrNotExist)
+	return noModelError(fmt.Sprintf("%s: is a directory with neither %s nor %s%s", dir, indexName, singleName,
+		otherModels(dir)))
 }
+
+// A noModelError is about a directory without a model. It is [fs.ErrNotExist], whose text would be about the directory.
+type noModelError string
+
+func (e noModelError) Error() string        { return string(e) }
+func (e noModelError) Is(target error) bool { return target == fs.ErrNotExist }
 
 var shardName = regexp.MustCompile(`-\d+-of-\d+\.safetensors$`)
 

@@ -324,7 +324,7 @@ func appendNPYHeader(b []byte, t Tensor) ([]byte, error) {
 		}
 	}
 	if name == "" {
-		return nil, fmt.Errorf("dtype: %v has no type in NumPy files, want one that they have, such as F32", t.DType)
+		return nil, fmt.Errorf("dtype: %w: %v, want one that they have, such as F32", ErrNumPyDType, t.DType)
 	}
 	if len(t.Shape) > maxNPYDims {
 		return nil, fmt.Errorf("shape %s: %d dimensions, NumPy has at most %d", shapeText(t.Shape), len(t.Shape), maxNPYDims)

@@ -195,10 +195,10 @@ func TestWriteNumPyErrors(t *testing.T) {
 	}{
 		{"a.npy", nil, "0 tensors, want 1 in a file of NumPy's: more fit into one that ends with .npz"},
 		{"a.npy", []Tensor{a, a}, "2 tensors, want 1 in a file of NumPy's: more fit into one that ends with .npz"},
-		{"a.npy", []Tensor{{Name: "a", DType: BF16}}, `tensor "a": dtype: BF16 has no type in NumPy files, want one that they have, such as F32`},
+		{"a.npy", []Tensor{{Name: "a", DType: BF16}}, `tensor "a": dtype: no such dtype in NumPy files: BF16, want one that they have, such as F32`},
 		{"a.npy", []Tensor{{Name: "a", DType: U8, Shape: []int64{-1}}}, `tensor "a": shape [-1]: dimension 0 is negative`},
 		{"a.npz", []Tensor{a, a}, `tensor "a": given twice`},
-		{"a.npz", []Tensor{{Name: "a", DType: F8E4M3}}, `tensor "a": dtype: F8_E4M3 has no type in NumPy files, want one that they have, such as F32`},
+		{"a.npz", []Tensor{{Name: "a", DType: F8E4M3}}, `tensor "a": dtype: no such dtype in NumPy files: F8_E4M3, want one that they have, such as F32`},
 		{"a.npz", []Tensor{{Name: "../a", DType: U8}}, `tensor "../a": the name leads out of the archive`},
 		{"a.npz", []Tensor{{Name: "/a", DType: U8}}, `tensor "/a": the name is an absolute path`},
 		{"a.npz", []Tensor{{Name: "\xff", DType: U8}}, `tensor "\xff": the name is not valid UTF-8`},

@@ -454,7 +454,7 @@ func TestOpenNoFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Open(path)
-	wantError(t, err, path, "sub: is a directory with neither model.safetensors.index.json nor model.safetensors: file does not exist")
+	wantError(t, err, path, "sub: is a directory with neither model.safetensors.index.json nor model.safetensors")
 }
 
 func TestReadAt(t *testing.T) {

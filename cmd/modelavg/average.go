@@ -267,7 +267,7 @@ func average(cmd *cobra.Command, f *averageFlags, files []string, weights []floa
 	if f.planOnly {
 		if f.output != "" {
 			if err := plan.Check(f.output); err != nil {
-				return &failure{err}
+				return &failure{hint(err)}
 			}
 		}
 		if result.SideFiles, err = layout.plannedSideFiles(f.output); err != nil {
@@ -293,7 +293,7 @@ func average(cmd *cobra.Command, f *averageFlags, files []string, weights []floa
 		result.SideFiles, err = layout.copySideFiles(cmd.Context(), f.output, result.Report)
 	}
 	if err != nil {
-		return &failure{err}
+		return &failure{hint(err)}
 	}
 	if cmd.Context().Err() != nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "modelavg: stopped too late: %s is complete\n", printable.Name(f.output))

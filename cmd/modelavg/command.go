@@ -38,7 +38,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(report)
 	root.SetErr(stderr)
 	checkCompletion(root, args)
-	cmd, err := root.ExecuteContextC(ctx)
+	cmd, err := root, unknownHelp(root, args)
+	if err == nil {
+		cmd, err = root.ExecuteContextC(ctx)
+	}
 	if report.err != nil && (err == nil || errors.Is(err, report.err)) {
 		err = &failure{cmp.Or(err, report.err)}
 	}
@@ -84,7 +87,10 @@ func newRoot() *cobra.Command {
 F64, F32, F16, BF16, F8_E4M3 and F8_E5M2 tensors are averaged; integer and BOOL tensors are copied from the last model
 that is read, or follow --integers, and the report names them; other dtypes are refused. All models must have the same
 tensors, unless --keys says otherwise. The output appears whole or not at all; it may be one of the inputs, and has
-the metadata of the first. Of a model of weight zero only the header is read.
+the metadata of the first, with format: pt if that has no format. Of a model of weight zero only the header is read.
+
+Task arithmetic is weighted with negative weights, which sum to one where a base model is among the files:
+a + 0.4 (b - c) is weighted -w 1,0.4,-0.4.
 
 To write manual pages: modelavg man --dir DIR. To complete command lines in a shell: modelavg completion --help.
 
@@ -130,6 +136,18 @@ func unknownCommand(parent *cobra.Command, name string) error {
 		text += fmt.Sprintf(": did you mean \"%s\"?", strings.Join(near, `" or "`))
 	}
 	return errors.New(text)
+}
+
+// unknownHelp returns an error if the help flag is given for a command that there is not.
+func unknownHelp(root *cobra.Command, args []string) error {
+	cmd, rest, err := root.Find(args)
+	if err != nil || !cmd.HasSubCommands() || !slices.ContainsFunc(rest, func(s string) bool { return s == "--help" || s == "-h" }) {
+		return nil
+	}
+	if len(rest) > 0 && !strings.HasPrefix(rest[0], "-") && !strings.HasPrefix(rest[0], "__") { // which shells call
+		return unknownCommand(cmd, rest[0])
+	}
+	return nil
 }
 
 // checkCompletion makes the completion command, which writes to the output that root has now, refuse unknown shells.

@@ -319,6 +319,50 @@ func TestForeignKinds(t *testing.T) {
 	}
 }
 
+// What is wrong with a command line is said whatever else is on it, and what would help is said with it.
+func TestWhatHelps(t *testing.T) {
+	inDirectory(t)
+	half := []byte("\x40\x00\x00\x00\x00\x00\x00\x00" + `{"w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}` + strings.Repeat(" ", 9) + "ab")
+	half[0] = byte(len(half) - 10)
+	if err := os.WriteFile("half", half, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("none.npz", nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll("dir", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join("dir", "soup.safetensors"), half, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, "mean -o c.npy half --dtype f32")
+	for _, test := range []struct {
+		line   string
+		status int
+		want   string
+	}{
+		{"men --help", statusUsage, `unknown command "men"`},
+		{"plan men -h", statusUsage, `unknown command "men"`},
+		{"mean -o x.npz half", statusFailed, "no such dtype in NumPy files: BF16, want one that they have, such as F32 (--dtype f32"},
+		{"plan mean -o x.npz half", statusFailed, "(--dtype f32 writes averages as such)"},
+		{"verify missing half", statusFailed, "files that could not be read: 1"},
+		{"verify missing none.npz", statusFailed, "violations found: 1; files that could not be read: 1"},
+		{"diff c.npy a", statusFailed, "no tensor of the one can be compared with one of the other"},
+		{"inspect dir", statusFailed, "but \"soup.safetensors\": give the file itself\n"},
+	} {
+		status, _, stderr := execute(t, test.line)
+		if status != test.status || !strings.Contains(stderr, test.want) {
+			t.Errorf("%q: status %d, stderr %q, want %q", test.line, status, stderr, test.want)
+		}
+	}
+	for _, line := range []string{"mean --help", "plan --help", "plan mean -h", "--help", "completion bash --help"} {
+		if status, stdout, stderr := execute(t, line); status != statusDone || stdout == "" {
+			t.Errorf("%q: status %d, stderr %q", line, status, stderr)
+		}
+	}
+}
+
 // checkErrorLine checks that stderr is one line that begins with the program's name, once, and contains want.
 func checkErrorLine(t *testing.T, line, stderr, want string) {
 	t.Helper()

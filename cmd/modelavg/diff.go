@@ -38,11 +38,13 @@ func newDiff() *cobra.Command {
   cosine    the cosine distance: one minus the cosine of the angle between the two
 
 Elements that are NaN or infinite in one model, and not the same in the other, are counted and have no part in the rest;
-tensors with such elements come first.
-Dtypes may differ. Tensors that only one model has, or whose shapes differ, are named. --plot draws a bar for each
-tensor, in the order of the names, or for each layer if there are many tensors, into an SVG file, but none for tensors
-of integers; what is not compared is noted below them. The name of the file has to end with .svg, and nothing but an
-SVG file is replaced.`,
+tensors with such elements come first. Dtypes may differ. Tensors that only one model has, or whose shapes differ, are
+named; the one of a .npy file is called "array". The exit status is 0 however far the models are from each other, and 1
+if no tensor can be compared.
+
+--plot draws a bar for each tensor, in the order of the names, or for each layer if there are many tensors, into an SVG
+file, but none for tensors of integers; what is not compared is noted below them. The name of the file has to end with
+.svg, and nothing but an SVG file is replaced.`,
 		Example: `  modelavg diff a.safetensors b.safetensors
   modelavg diff --by max --plot diff.svg a.safetensors b.safetensors`,
 		RunE: func(cmd *cobra.Command, files []string) error {
@@ -72,9 +74,15 @@ SVG file is replaced.`,
 			}
 			d.sort(by.value)
 			if asJSON {
-				return printJSON(cmd.OutOrStdout(), d)
+				if err := printJSON(cmd.OutOrStdout(), d); err != nil {
+					return err
+				}
+			} else {
+				d.print(cmd.OutOrStdout())
 			}
-			d.print(cmd.OutOrStdout())
+			if len(d.Tensors) == 0 && len(d.Differences) > 0 {
+				return &failure{fmt.Errorf("%s and %s: no tensor of the one can be compared with one of the other", d.A, d.B)}
+			}
 			return nil
 		},
 	}

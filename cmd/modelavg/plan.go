@@ -17,7 +17,8 @@ that it comes from and their effective weights, the policies, how the models dif
 written, and the memory of the buffers. Only the headers of the files are read. If the models differ in a way that the
 policies do not allow, it prints all differences, a line each, where the other commands name the first 20.
 
-The flags are those of the command that is planned; -o may be left out.`,
+The flags are those of the command that is planned, but for those about how a file is written, such as --part and
+--no-sync; -o may be left out.`,
 		Example: `  modelavg plan mean a.safetensors b.safetensors
   modelavg plan ewa --decay 0.9 --json step1.safetensors step2.safetensors step3.safetensors`,
 		RunE: func(*cobra.Command, []string) error {

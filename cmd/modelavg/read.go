@@ -72,6 +72,9 @@ func hint(err error) error {
 	if errors.Is(err, checkpoint.ErrUntyped) {
 		return fmt.Errorf("%w (--npy-v2-as bf16 reads them as bfloat16)", err)
 	}
+	if errors.Is(err, checkpoint.ErrNumPyDType) {
+		return fmt.Errorf("%w (--dtype f32 writes averages as such)", err)
+	}
 	if errors.Is(err, checkpoint.ErrInflateLimit) {
 		return fmt.Errorf("%w (--inflate-limit allows more)", err)
 	}

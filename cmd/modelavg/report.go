@@ -112,7 +112,7 @@ const maxNamed = 20
 // listed adds to the error of a plan where all is to be found that its text does not name.
 func listed(err error) error {
 	d, u := (*merge.DifferenceError)(nil), (*merge.UnsupportedError)(nil)
-	err = keysHint(err)
+	err = hint(keysHint(err))
 	if errors.As(err, &d) && len(d.Differences) > maxNamed || errors.As(err, &u) && len(u.Tensors) > maxNamed {
 		return fmt.Errorf("%w (modelavg plan lists all)", err)
 	}

@@ -196,7 +196,7 @@ func TestVoid2(t *testing.T) {
 	if status != statusFailed {
 		t.Errorf("status %d, want %d", status, statusFailed)
 	}
-	checkErrorLine(t, "mean", stderr, `BF16 has no type in NumPy files, want one that they have, such as F32`)
+	checkErrorLine(t, "mean", stderr, `no such dtype in NumPy files: BF16, want one that they have, such as F32 (--dtype f32`)
 }
 
 func TestVerifyJSON(t *testing.T) {

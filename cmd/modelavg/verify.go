@@ -39,11 +39,15 @@ if anything is wrong.`,
 			}
 			out := cmd.OutOrStdout()
 			list := []verified{}
-			violations := 0
+			violations, unread := 0, 0
 			for _, file := range files {
 				v := verified{Path: file, Violations: []string{}}
-				found := func(violation string) {
-					violations++
+				found := func(violation string, inFormat bool) {
+					if inFormat {
+						violations++
+					} else {
+						unread++
+					}
 					if asJSON {
 						v.Violations = append(v.Violations, violation)
 					} else {
@@ -64,8 +68,15 @@ if anything is wrong.`,
 					return err
 				}
 			}
+			var faults []string
 			if violations > 0 {
-				return &failure{fmt.Errorf("violations found: %d", violations)}
+				faults = append(faults, fmt.Sprintf("violations found: %d", violations))
+			}
+			if unread > 0 {
+				faults = append(faults, fmt.Sprintf("files that could not be read: %d", unread))
+			}
+			if faults != nil {
+				return &failure{errors.New(strings.Join(faults, "; "))}
 			}
 			return nil
 		},
@@ -83,9 +94,10 @@ type verified struct {
 	Violations []string `json:"violations"`
 }
 
-// verify checks a file, calls found with every violation, in one line, and returns how many tensors a valid model has.
-func verify(ctx context.Context, read readFlags, file string, found func(violation string)) (valid bool, tensors int,
-	err error,
+// verify checks a file, calls found with every violation, in one line, and whether it is one of the format, and returns
+// how many tensors a valid model has.
+func verify(ctx context.Context, read readFlags, file string, found func(violation string, inFormat bool)) (valid bool,
+	tensors int, err error,
 ) {
 	valid = true
 	for err := range checkpoint.Violations(file, read.options()...) {
@@ -96,7 +108,8 @@ func verify(ctx context.Context, read readFlags, file string, found func(violati
 			err = hint(err)
 		}
 		valid = false
-		found(strings.ReplaceAll(err.Error(), "\n", " "))
+		format := (*checkpoint.FormatError)(nil)
+		found(strings.ReplaceAll(err.Error(), "\n", " "), errors.As(err, &format))
 	}
 	if !valid {
 		return false, 0, nil

@@ -25,11 +25,13 @@ func newWeighted(planOnly bool) *cobra.Command {
 		Short:                 "Write the weighted mean of models",
 		Long: `Weighted writes the weighted mean of the models: one weight for each file, in the order of the files.
 
-The weights must sum to one, within a tolerance of 1e-5. With --normalize they may be any numbers that are not negative
-and are divided by their sum. With --counts they are counts of training samples, as in federated averaging: whole
-numbers, divided by their sum. Of a model of weight zero only the header is read.`,
+The weights must sum to one, within a tolerance of 1e-5; they may be negative, for task arithmetic. With --normalize
+they may be any numbers that are not negative and are divided by their sum. With --counts they are counts of training
+samples, as in federated averaging: whole numbers, divided by their sum. Of a model of weight zero only the header is
+read.`,
 		Example: `  modelavg weighted -w 0.2,0.5,0.3 -o out.safetensors a.safetensors b.safetensors c.safetensors
   modelavg weighted -w 2,5,3 --normalize -o out.safetensors a.safetensors b.safetensors c.safetensors
+  modelavg weighted -w 1,0.4,-0.4 -o out.safetensors base.safetensors tuned.safetensors origin.safetensors
   modelavg weighted -w 600,1500,900 --counts -o out.safetensors a.safetensors b.safetensors c.safetensors`,
 		RunE: func(cmd *cobra.Command, files []string) error {
 			if err := f.check(files); err != nil {
