@@ -1050,6 +1050,9 @@ func benchEMA[T modelavg.Element](b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
+				if err := e.Update(x[0]); err != nil { // the first one touches the memory
+					b.Fatal(err)
+				}
 				b.SetBytes(int64(n * (size + 2*state)))
 				b.ReportAllocs()
 				for b.Loop() {

@@ -44,6 +44,24 @@ func (r *recorder) WriteAt(name string, p []byte, off int64) (int, error) {
 	return r.Writer.WriteAt(name, p, off)
 }
 
+// writeZeros writes a model of zeros.
+func writeZeros(t testing.TB, path string, tensors []checkpoint.Tensor, metadata map[string]string) {
+	t.Helper()
+	w, err := checkpoint.Create(path, tensors, metadata, checkpoint.WithoutSync())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for _, x := range tensors {
+		if _, err := w.WriteAt(x.Name, make([]byte, x.Bytes()), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Commit(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Chunks meet at whole pages of the file that is written, whatever is before the tensor, and averages lie in memory as
 // they will in their page.
 func TestWritesWholePages(t *testing.T) {
@@ -58,19 +76,8 @@ func TestWritesWholePages(t *testing.T) {
 	models := make([]*checkpoint.Model, 2)
 	for k := range models {
 		path := filepath.Join(dir, fmt.Sprint(k))
-		w, err := checkpoint.Create(path, tensors, nil, checkpoint.WithoutSync())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer w.Close()
-		for _, x := range tensors {
-			if _, err := w.WriteAt(x.Name, make([]byte, x.Bytes()), 0); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := w.Commit(); err != nil {
-			t.Fatal(err)
-		}
+		writeZeros(t, path, tensors, nil)
+		var err error
 		if models[k], err = checkpoint.Open(path); err != nil {
 			t.Fatal(err)
 		}
@@ -148,20 +155,7 @@ func TestPlacesInPages(t *testing.T) {
 	var paths []string
 	for _, length := range []int{0, 8, 16, 40, 48, 64, 72, 100, 1000} { // of the header more than of the first
 		path := filepath.Join(dir, fmt.Sprint(length))
-		w, err := checkpoint.Create(path, tensors, map[string]string{"x": strings.Repeat("x", length)},
-			checkpoint.WithoutSync())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer w.Close()
-		for _, x := range tensors {
-			if _, err := w.WriteAt(x.Name, make([]byte, x.Bytes()), 0); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := w.Commit(); err != nil {
-			t.Fatal(err)
-		}
+		writeZeros(t, path, tensors, map[string]string{"x": strings.Repeat("x", length)})
 		paths = append(paths, path)
 	}
 	for _, policy := range []IntegerPolicy{IntegersFirst, IntegersLast, IntegersError, IntegersMax} {
@@ -289,5 +283,36 @@ func TestChunksOfPiece(t *testing.T) {
 		if next != x.elements {
 			t.Fatalf("%+v in chunks of %d bytes: chunks of %d elements", x, p.ChunkBytes, next)
 		}
+	}
+}
+
+// What is read lies in memory as many bytes behind its place in the page of the file.
+func BenchmarkReadPlace(b *testing.B) {
+	const size, chunk = 2 << 20, 512 << 10
+	path := filepath.Join(b.TempDir(), "model")
+	writeZeros(b, path, []checkpoint.Tensor{{Name: "a", DType: checkpoint.U8, Shape: []int64{size}}}, nil)
+	m, err := checkpoint.Open(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer m.Close()
+	begin, err := m.Offset("a")
+	if err != nil {
+		b.Fatal(err)
+	}
+	memory := make([]byte, chunk+2*pageBytes)
+	for _, behind := range []int64{0, 8, 32, 64, 2048} {
+		b.Run(fmt.Sprintf("behind=%d", behind), func(b *testing.B) {
+			address := int64(uintptr(unsafe.Pointer(unsafe.SliceData(memory))))
+			p := memory[(begin+behind-address)&(pageBytes-1):][:chunk]
+			b.SetBytes(size)
+			for b.Loop() {
+				for off := int64(0); off < size; off += chunk {
+					if _, err := m.ReadAt("a", p, off); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
 	}
 }
