@@ -8,7 +8,7 @@ import (
 
 // chosen returns the implementation for kind, in a call with these flags.
 func chosen(kind implementation.Kind, flags int) implementation.Implementation {
-	if flags&large != 0 {
+	if flags&past != 0 {
 		return implementation.ChosenPast[kind]
 	}
 	return implementation.Chosen[kind]
