@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -155,24 +156,29 @@ type unsupported struct {
 // printObstacles prints all that err is about, of which its text names the first ones only.
 func printObstacles(out io.Writer, err error, asJSON bool) error {
 	o := obstacles{Error: oneLine(err)}
-	var text string
+	text := bufio.NewWriterSize(out, 64<<10) // there may be a million
 	if d := (*merge.DifferenceError)(nil); errors.As(err, &d) {
 		for _, x := range d.Differences {
-			text += fmt.Sprintf("difference: %s: %v\n", printable.Name(x.Path), x)
-			o.Differences = append(o.Differences, difference(x))
+			if asJSON {
+				o.Differences = append(o.Differences, difference(x))
+			} else {
+				fmt.Fprintf(text, "difference: %s: %v\n", printable.Name(x.Path), x)
+			}
 		}
 	}
 	if u := (*merge.UnsupportedError)(nil); errors.As(err, &u) {
 		for _, t := range u.Tensors {
-			text += fmt.Sprintf("unsupported: %s: tensor %q of dtype %v\n", printable.Name(u.Path), t.Name, t.DType)
-			o.Unsupported = append(o.Unsupported, unsupported{u.Path, t.Name, t.DType.String()})
+			if asJSON {
+				o.Unsupported = append(o.Unsupported, unsupported{u.Path, t.Name, t.DType.String()})
+			} else {
+				fmt.Fprintf(text, "unsupported: %s: tensor %q of dtype %v\n", printable.Name(u.Path), t.Name, t.DType)
+			}
 		}
 	}
 	if asJSON {
 		return printJSON(out, o)
 	}
-	_, err = io.WriteString(out, text)
-	return err
+	return text.Flush()
 }
 
 // countOmissions returns how many tensors are left out, for each reason.

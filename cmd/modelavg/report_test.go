@@ -10,12 +10,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/modelavg/modelavg/checkpoint"
+	"github.com/modelavg/modelavg/merge"
 )
 
 // A fullWriter takes so many bytes and no more.
@@ -316,5 +318,26 @@ func TestInflateLimit(t *testing.T) {
 	if status, _, stderr := execute(t, "inspect --inflate-limit 0 x.npz"); status != statusUsage ||
 		!strings.Contains(stderr, "want a number of bytes such as 5GB") {
 		t.Errorf("limit 0: status %d, %s", status, stderr)
+	}
+}
+
+// What is printed of differences takes memory in proportion to their number.
+func TestManyObstacles(t *testing.T) {
+	list := make([]merge.Difference, 20_000)
+	for i := range list {
+		list[i] = merge.Difference{Path: "b", Tensor: fmt.Sprintf("layer.%d", i), Field: "dtype", Want: "F32", Got: "I32"}
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var text strings.Builder
+	if err := printObstacles(&text, &merge.DifferenceError{First: "a", Differences: list}, false); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if n := strings.Count(text.String(), "difference: b: tensor \"layer."); n != len(list) {
+		t.Errorf("%d lines, want %d", n, len(list))
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > 100<<20 {
+		t.Errorf("%d bytes allocated", n)
 	}
 }
