@@ -33,6 +33,9 @@ func readNPZ(s *source, o openOptions) (*Model, error) {
 			return nil, memberError(s, f, err)
 		}
 	}
+	if err := checkLocalHeaders(s, members); err != nil {
+		return nil, err
+	}
 	sortByName(m.entries)
 	for i := 1; i < len(m.entries); i++ {
 		if name := m.entries[i].Name; name == m.entries[i-1].Name {

@@ -108,6 +108,7 @@ func (c *checker) npz(path string) {
 		}
 		names := make([]string, 0, len(members))
 		m := &Model{tensors: new(tensors)}
+		good := true
 		for _, f := range members {
 			err := m.addMember(s, f, c.options)
 			if err == nil {
@@ -117,10 +118,15 @@ func (c *checker) npz(path string) {
 				c.report(context.Cause(c.options.ctx))
 				return
 			}
-			if err != nil && !c.report(memberError(s, f, err)) {
+			if good = good && err == nil; err != nil && !c.report(memberError(s, f, err)) {
 				return
 			}
 			names = append(names, strings.TrimSuffix(f.Name, npyExtension))
+		}
+		if good {
+			if err := checkLocalHeaders(s, members); err != nil && !c.report(err) {
+				return
+			}
 		}
 		for err := range givenTwice(names) {
 			if !c.report(formatError(path, err)) {
