@@ -281,6 +281,8 @@ func (a *atomicFile) discard() error {
 // this one included, is still writing are not touched: they are locked. On systems and file systems without such locks
 // nothing is removed. [Create] calls this for its path.
 //
+// Shards of an old model that a run had replaced, and was killed before it had removed all of them, are removed too.
+//
 // A directory may be an old model that was replaced right before the run was killed, which has links to the files that
 // path has too; a directory that only the old one has, and a file that is not weights, is put into path before it is
 // removed.
@@ -296,7 +298,7 @@ func RemoveStale(path string) ([]string, error) {
 	if info, statErr := os.Stat(path); statErr != nil || !info.IsDir() {
 		return removed, err
 	}
-	inside, insideErr := removeStaleIn(path, "", isShardTemp)
+	inside, insideErr := removeStaleIn(path, "", isAnyTemp)
 	return append(removed, inside...), errors.Join(err, insideErr)
 }
 
@@ -341,10 +343,15 @@ func removeIfStale(temp, target string) (bool, error) {
 	if filelock.Lock(f) != filelock.Held || !filelock.IsAt(f, temp) {
 		return false, nil
 	}
-	if info, err := f.Stat(); err == nil && info.IsDir() && target != "" {
-		if err := rescue(temp, target); err != nil {
-			return false, err
-		}
+	info, err := f.Stat()
+	switch {
+	case err == nil && info.IsDir() && target != "":
+		err = rescue(temp, target)
+	case err == nil && isReplacedList(temp):
+		err = removeListed(temp)
+	}
+	if err != nil {
+		return false, err
 	}
 	if err := os.RemoveAll(temp); err != nil {
 		return false, err

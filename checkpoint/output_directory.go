@@ -325,6 +325,11 @@ func (d *outputDirectory) place(sync bool) error {
 // replace renames the files in a directory that exists. Between two renames the old index would speak of new shards if
 // one has the name of an old one: then it goes first, and the directory has no model until the new index is there.
 func (d *outputDirectory) replace(sync bool) error {
+	list, err := d.listReplaced()
+	if err != nil {
+		return errors.Join(err, d.discard())
+	}
+	defer list.remove()
 	if d.index != nil {
 		replaced, err := d.replacesShards()
 		if err == nil && replaced {
@@ -416,13 +421,9 @@ func (d *outputDirectory) unlock() {
 	}
 }
 
-// isShardTemp reports whether name is that of a temporary file of this machine for a file of a model directory.
-func isShardTemp(name string) bool {
+// isAnyTemp reports whether name is that of a temporary file of this machine, whatever it is for: in a model directory that
+// may be a shard, the index, a list of replaced shards, or a side file.
+func isAnyTemp(name string) bool {
 	end := strings.LastIndex(name, hostSuffix())
-	if end < 1 {
-		return false
-	}
-	of := name[1:end]
-	return (strings.HasSuffix(of, shardExtension) || strings.HasSuffix(of, indexSuffix)) &&
-		isTemp(name, name[:end]+hostSuffix()) && name[0] == '.'
+	return end > 1 && name[0] == '.' && isTemp(name, name[:end]+hostSuffix())
 }

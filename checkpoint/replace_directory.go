@@ -59,7 +59,7 @@ func (d *outputDirectory) exchangeWithOld(old *os.File, sync bool) (bool, error)
 // A run that gives up a file gives back its lock and then removes the name, which is in the new directory if the lock
 // was still held here. What cannot be removed is left to the next run.
 func removeAbandoned(dir string) {
-	_, _ = removeStaleIn(dir, "", isShardTemp)
+	_, _ = removeStaleIn(dir, "", isAnyTemp)
 }
 
 // becomeLike gives the temporary directory the permissions and the other files of the old one.

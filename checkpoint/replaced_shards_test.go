@@ -181,3 +181,82 @@ func writeText(t *testing.T, path, text string) {
 		t.Fatal(err)
 	}
 }
+
+// The shards that a run would have removed, had it not been killed, are removed by the next one, if no index has them.
+func TestListOfReplaced(t *testing.T) {
+	const newIndex = `{"weight_map":{"a":"n1.safetensors"}}`
+	all := []string{"s1.safetensors", "s2.safetensors", "s3.safetensors"}
+	for _, test := range []struct {
+		what  string
+		index string // "" if it is gone
+		other string // another index
+		list  string // in the place of the list
+		kept  []string
+	}{
+		{"the new index is there", newIndex, "", "", nil},
+		{"the old index is gone", "", "", "", nil},
+		{"the old index is there", `{"weight_map":{"a":"s1.safetensors","b":"s2.safetensors","c":"s3.safetensors"}}`, "", "", all},
+		{"another index has one", newIndex, `{"weight_map":{"a":"s2.safetensors"}}`, "", []string{"s2.safetensors"}},
+		{"the index is damaged", "{", "", "", all},
+		{"the list is cut off", newIndex, "", `{"weight_map":{"0":"s1.safete`, all},
+		{"the list has a path", newIndex, "", `{"weight_map":{"0":"../s1.safetensors"}}`, all},
+		{"the list has other files", newIndex, "", `{"weight_map":{"0":"config.json"}}`, all},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			dir := modelDir(t, threeShards(t))
+			d := &outputDirectory{target: dir, replaced: all}
+			l, err := d.listReplaced()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if removed, err := RemoveStale(dir); err != nil || removed != nil {
+				t.Errorf("removed %q while the list is locked, error %v", removed, err)
+			}
+			if test.list != "" {
+				writeText(t, l.file.Name(), test.list)
+			}
+			want := append([]string{"config.json", "other.safetensors"}, test.kept...)
+			if test.index == "" {
+				if err := os.Remove(filepath.Join(dir, indexName)); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				writeText(t, filepath.Join(dir, indexName), test.index)
+				want = append(want, indexName)
+			}
+			if test.other != "" {
+				writeText(t, filepath.Join(dir, "other"+indexSuffix), test.other)
+				want = append(want, "other"+indexSuffix)
+			}
+			list := l.file.Name()
+			l.file.Close() // as the end of the process does
+			removed, err := RemoveStale(dir)
+			if test.index == "{" {
+				if err == nil || removed != nil {
+					t.Errorf("removed %q, error %v", removed, err)
+				}
+				want = append(want, filepath.Base(list))
+			} else if err != nil || !slices.Equal(removed, []string{list}) {
+				t.Errorf("removed %q, error %v", removed, err)
+			}
+			slices.Sort(want)
+			wantFiles(t, dir, want...)
+		})
+	}
+}
+
+// A temporary side file that was left in a model directory is removed as shards are.
+func TestStaleSideFile(t *testing.T) {
+	dir := modelDir(t, threeShards(t))
+	f, err := openTemp(filepath.Join(dir, "tokenizer.json"), 0o666)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := RemoveStale(dir); err != nil || removed != nil {
+		t.Errorf("removed %q while it is locked, error %v", removed, err)
+	}
+	f.Close()
+	if removed, err := RemoveStale(dir); err != nil || !slices.Equal(removed, []string{f.Name()}) {
+		t.Errorf("removed %q, error %v", removed, err)
+	}
+}

@@ -79,7 +79,7 @@ func ListSideFiles(from *Model) (files, others []string, err error) {
 	}
 	for _, e := range entries {
 		name := e.Name()
-		if own[name] || isShardTemp(name) {
+		if own[name] || isAnyTemp(name) {
 			continue
 		}
 		if e.IsDir() {
