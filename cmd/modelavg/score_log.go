@@ -181,7 +181,7 @@ func parseEntry(line []byte) (scoreEntry, error) {
 func (l *scoreLog) newEntry(files []string) (scoreEntry, error) {
 	e := scoreEntry{Key: l.key}
 	for _, path := range files {
-		parts, err := l.partsOf(path)
+		parts, err := partsOf(l.read, path)
 		if err != nil {
 			return e, err
 		}
@@ -197,8 +197,8 @@ func (l *scoreLog) newEntry(files []string) (scoreEntry, error) {
 }
 
 // partsOf returns the files with the weights of a model.
-func (l *scoreLog) partsOf(path string) ([]string, error) {
-	m, err := l.read.open(path)
+func partsOf(read readFlags, path string) ([]string, error) {
+	m, err := read.open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -110,6 +110,7 @@ const soupPrefix = "soup."
 // A soup is a run of the command.
 type soup struct {
 	files    []string
+	inputs   [][]soupInput // of each of them
 	read     readFlags
 	options  []merge.Option
 	output   string
@@ -133,6 +134,9 @@ type soup struct {
 // run looks for the ingredients and writes their mean.
 func (s *soup) run(ctx context.Context, logPath, key string) (err error) {
 	if err := checkParent(s.output); err != nil {
+		return err
+	}
+	if err := s.remember(); err != nil {
 		return err
 	}
 	name, err := s.prepare()
@@ -284,6 +288,9 @@ func (s *soup) scored(ctx context.Context, set []int, get func() (path string, e
 		}
 		return 0, false, fmt.Errorf("score of %s: %w", strings.Join(files, " + "), err)
 	}
+	if err := s.unchanged(set); err != nil {
+		return 0, false, err
+	}
 	return score, false, s.log.add(entry, score)
 }
 
@@ -298,6 +305,9 @@ func (s *soup) mean(ctx context.Context, set []int, path string, metadata map[st
 		return result{}, err
 	}
 	defer models.close()
+	if err := s.unchanged(set); err != nil { // what changes from here on is not read, or noticed by the run
+		return result{}, err
+	}
 	layout := newLayout(models[0], s.output, s.maxShardSize)
 	plan, err := models.plan(nil, append(slices.Clone(s.options), merge.WithCreateOptions(layout.options...)))
 	if err != nil {

@@ -416,3 +416,30 @@ func TestMeanOfSoup(t *testing.T) {
 		}
 	}
 }
+
+// A model that changes while the soup is made ends it: the mean would be one that nobody has scored.
+func TestSoupOfChangingModel(t *testing.T) {
+	for _, change := range []string{"mv -f new b", "cat new > b", "touch b", "rm -f b", "rm -rf d; mv -f newd d"} {
+		inDirectory(t)
+		writeModel(t, "new", 0, 7, 8)
+		for _, dir := range []string{"d", "newd"} {
+			if err := os.Mkdir(dir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			writeModel(t, filepath.Join(dir, "model.safetensors"), 0, 5, 6)
+		}
+		before := files(t)
+		// The second evaluation is that of b alone.
+		eval := "if test -e once; then " + change + "; fi; touch once; : {}; echo 1"
+		status, _, stderr := executeArgs(t, "soup", "--eval", eval, "-o", "out", "a", "b", "d")
+		if status != statusFailed || !strings.Contains(stderr, "has changed since the soup was begun") &&
+			!strings.Contains(stderr, "no such file") {
+			t.Errorf("%s: status %d, %s", change, status, stderr)
+		}
+		for _, name := range files(t) {
+			if !slices.Contains(before, name) && name != "once" {
+				t.Errorf("%s: %s is there", change, name)
+			}
+		}
+	}
+}
