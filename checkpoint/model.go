@@ -20,10 +20,10 @@ type Model struct {
 
 	path          string
 	sources       []*source
-	inflated      []*inflated
-	inflatedBytes int64  // of all of them
-	dir           string // of a model directory, or empty
-	index         string // path of the index file, or empty
+	scratch       *scratch // of an archive with deflated members, or nil
+	inflatedBytes int64    // of all of them
+	dir           string   // of a model directory, or empty
+	index         string   // path of the index file, or empty
 }
 
 // An entry is a tensor and where its data is.
@@ -34,13 +34,13 @@ type entry struct {
 	size   int64
 	array  *array // for data that is not in the file as it is read, or nil
 
-	check func() error // of data that must not be read before it returned nil; or nil
+	stored *storedMember // for data that has to be checked before it is read, or nil
 }
 
 // readFull fills p from byte off of the data of e, which has to have as many.
 func (m *Model) readFull(e *entry, p []byte, off int64) (int, error) {
-	if e.check != nil {
-		if err := e.check(); err != nil {
+	if e.stored != nil {
+		if err := e.stored.check(); err != nil {
 			return 0, err
 		}
 	}
@@ -279,8 +279,8 @@ func (m *Model) Unchanged() error {
 // Close closes all files. Reads fail from then on. A second Close returns an error that wraps [os.ErrClosed].
 func (m *Model) Close() error {
 	var errs []error
-	for _, d := range m.inflated {
-		errs = append(errs, d.Close())
+	if m.scratch != nil {
+		errs = append(errs, m.scratch.Close())
 	}
 	for _, s := range m.sources {
 		errs = append(errs, s.Close())

@@ -278,7 +278,7 @@ func TestNPZErrors(t *testing.T) {
 		{zipFile(t, member(`a\b.npy`)), `a.npz: member "a\\b.npy": the name has a backslash or a zero byte`},
 		{zipFile(t, member("\xff.npy")), `a.npz: member "\xff.npy": the name is not valid UTF-8`},
 		{zipFile(t, member("a.npy"), member("b.npy"), member("a.npy")), `a.npz: tensor "a": given twice`},
-		{zipFile(t, zip.FileHeader{Name: "a.npy", Comment: array, Flags: 1}), `a.npz: member "a.npy": is encrypted`},
+		{zipFile(t, zip.FileHeader{Name: "a.npy", Comment: array, Flags: 1}), `a.npz: member "a.npy": is encrypted, or a patch of other data`},
 		{
 			zipFile(t, zip.FileHeader{Name: "a.npy", Comment: array, UncompressedSize64: 70}),
 			fmt.Sprintf(`a.npz: member "a.npy": stored, but 70 bytes are %d in the archive`, len(array)),

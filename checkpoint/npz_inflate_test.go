@@ -7,8 +7,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -113,5 +115,66 @@ func TestWithContext(t *testing.T) {
 	defer f.Close()
 	if _, err := f.ReadAt("array", make([]byte, 100_000), 0); !errors.Is(err, stopped) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// All members of an archive are inflated into one file, from many goroutines.
+func TestInflatedTogether(t *testing.T) {
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	const members, size = 50, 3000
+	for i := range members {
+		w, err := z.Create(strconv.Itoa(i) + ".npy")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Write(npyFile("{'descr':'|u1','fortran_order':False,'shape':("+strconv.Itoa(size+i)+",)}", 0))
+		w.Write(bytes.Repeat([]byte{byte(i)}, size+i))
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "a.npz")
+	if err := os.WriteFile(path, b.Bytes(), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for k := range 4 * members {
+		group.Go(func() {
+			i := k % members
+			p := make([]byte, size+i)
+			if _, err := m.ReadAt(strconv.Itoa(i), p, 0); err != nil || !bytes.Equal(p, bytes.Repeat([]byte{byte(i)}, size+i)) {
+				t.Errorf("member %d: error %v, or other data", i, err)
+			}
+		})
+	}
+	group.Wait()
+	if runtime.GOOS == "linux" {
+		open, err := filepath.Glob("/proc/self/fd/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := 0
+		for _, fd := range open {
+			if name, _ := os.Readlink(fd); strings.HasPrefix(name, temp) {
+				files++
+			}
+		}
+		if files != 1 {
+			t.Errorf("%d temporary files are open, want 1", files)
+		}
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	wantFiles(t, temp)
+	if _, err := m.ReadAt("0", make([]byte, 1), 0); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("error %v after Close", err)
 	}
 }

@@ -30,6 +30,7 @@ func checkLocalHeaders(s *source, members []*zip.File) error {
 		file       *zip.File
 	}
 	spans := make([]span, 0, len(members))
+	var buffer []byte
 	for _, f := range members {
 		data, err := f.DataOffset()
 		if err == nil && (data > s.size || f.CompressedSize64 > uint64(s.size-data)) {
@@ -38,7 +39,8 @@ func checkLocalHeaders(s *source, members []*zip.File) error {
 		if err != nil {
 			return memberError(s, f, err)
 		}
-		begin, err := localHeader(s, f.Name, data)
+		var begin int64
+		begin, buffer, err = localHeader(s, f.Name, data, buffer)
 		if err != nil {
 			return memberError(s, f, err)
 		}
@@ -54,13 +56,15 @@ func checkLocalHeaders(s *source, members []*zip.File) error {
 	return nil
 }
 
-// localHeader returns where the local header is that ends before the data at this offset, with that name in it.
-func localHeader(s *source, name string, data int64) (int64, error) {
+// localHeader returns where the local header is that ends before the data at this offset, with that name in it. It reads
+// into the buffer, and returns that or a larger one.
+func localHeader(s *source, name string, data int64, buffer []byte) (int64, []byte, error) {
 	for _, extra := range []int64{usualExtra, maxExtra} {
 		n := min(localHeaderBytes+int64(len(name))+extra, data)
-		before := make([]byte, n)
+		buffer = slices.Grow(buffer[:0], int(n))
+		before := buffer[:n]
 		if _, err := s.readFull(before, data-n); err != nil {
-			return 0, err
+			return 0, buffer, err
 		}
 		// The length of the extra field is in the header, whose place depends on it.
 		for extra := 0; ; extra++ {
@@ -72,12 +76,12 @@ func localHeader(s *source, name string, data int64) (int64, error) {
 			if string(h[:4]) == localSignature && int(binary.LittleEndian.Uint16(h[localExtraLength:])) == extra &&
 				int(binary.LittleEndian.Uint16(h[localNameLength:])) == len(name) &&
 				string(h[localHeaderBytes:][:len(name)]) == name {
-				return data - n + int64(begin), nil
+				return data - n + int64(begin), buffer, nil
 			}
 		}
 		if n == data {
 			break
 		}
 	}
-	return 0, errors.New("the header before its data has another name than the directory of the archive")
+	return 0, buffer, errors.New("the header before its data has another name than the directory of the archive")
 }

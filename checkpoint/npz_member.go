@@ -12,27 +12,53 @@ import (
 	"sync"
 )
 
-// memberReader returns a reader of the content of a stored or deflated member.
+// What it takes to read a member is made once: an archive may have a hundred thousand of them.
+var (
+	inflaters     = sync.Pool{New: func() any { return flate.NewReader(nil) }}
+	memberBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+)
+
+// A memberReader reads the content of a stored or deflated member.
 //
 // The one of [zip.File.Open] takes a checksum of zero for none.
-func memberReader(f *zip.File) (io.Reader, error) {
+type memberReader struct {
+	io.Reader
+	inflater any // to be given back; or nil
+}
+
+func openMember(f *zip.File) (memberReader, error) {
 	r, err := f.OpenRaw()
-	if err == nil && f.Method == zip.Deflate {
-		r = flate.NewReader(r)
+	if err != nil || f.Method != zip.Deflate {
+		return memberReader{r, nil}, err
 	}
-	return r, err
+	inflater := inflaters.Get()
+	if err := inflater.(flate.Resetter).Reset(r, nil); err != nil {
+		return memberReader{}, err
+	}
+	return memberReader{inflater.(io.Reader), inflater}, nil
+}
+
+// close must be called once, and nothing after it.
+func (r memberReader) close() {
+	if r.inflater != nil {
+		inflaters.Put(r.inflater)
+	}
 }
 
 // copyMember writes the content of the member to w. It returns an error unless size and checksum are those that the
 // directory of the archive says.
 func copyMember(ctx context.Context, w io.Writer, f *zip.File) error {
-	r, err := memberReader(f)
+	r, err := openMember(f)
 	if err != nil {
 		return err
 	}
+	defer r.close()
+	buffer := memberBuffers.Get().(*[64 << 10]byte)
+	defer memberBuffers.Put(buffer)
 	size := int64(f.UncompressedSize64)
 	sum := crc32.NewIEEE()
-	n, err := copyContext(ctx, io.MultiWriter(w, sum), io.LimitReader(r, size+1)) // one byte more would be noticed
+	// One byte more would be noticed.
+	n, err := io.CopyBuffer(io.MultiWriter(w, sum), &contextReader{ctx, io.LimitReader(r, size+1)}, buffer[:])
 	switch {
 	case err != nil:
 		return err
@@ -46,64 +72,105 @@ func copyMember(ctx context.Context, w io.Writer, f *zip.File) error {
 	return nil
 }
 
+// A storedMember is one whose data is read where it is, once its checksum was compared.
+type storedMember struct {
+	file *zip.File
+	ctx  context.Context
+	once sync.Once
+	err  error
+}
+
+// check returns an error unless the data is what it was when the archive was written, as far as its checksum says.
+func (m *storedMember) check() error {
+	m.once.Do(func() { m.err = copyMember(m.ctx, io.Discard, m.file) })
+	return m.err
+}
+
 // inflated is a deflated member, of which no part can be read without all before it. When the first part is asked for,
 // the whole goes to a temporary file, so that no more than a buffer of it is in memory.
 type inflated struct {
-	file *zip.File
-	ctx  context.Context
-
-	mu     sync.Mutex
-	closed bool
-	temp   *os.File // nil before the first read
-	err    error
+	file    *zip.File
+	scratch *scratch
+	ctx     context.Context
+	once    sync.Once
+	begin   int64 // in the scratch
+	err     error
 }
 
 func (d *inflated) readFull(p []byte, off int64) (int, error) {
-	f, err := d.open()
-	if err != nil {
-		return 0, err
+	d.once.Do(func() {
+		if d.err = d.inflate(); d.err != nil {
+			d.err = fmt.Errorf("inflate %s: %w", quote(d.file.Name), d.err)
+		}
+	})
+	if d.err != nil {
+		return 0, d.err
 	}
-	n, err := f.ReadAt(p, off)
+	n, err := d.scratch.file.ReadAt(p, d.begin+off)
 	if n == len(p) {
 		return n, nil
 	}
 	return n, noEOF(err)
 }
 
-// open returns the temporary file.
-func (d *inflated) open() (*os.File, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return nil, os.ErrClosed
-	}
-	if d.temp == nil && d.err == nil {
-		d.temp, d.err = d.inflate()
-	}
-	return d.temp, d.err
-}
-
-// inflate writes the member to a file.
-func (d *inflated) inflate() (*os.File, error) {
-	f, err := os.CreateTemp("", "modelavg-*.npy")
+// inflate writes the member to the scratch.
+func (d *inflated) inflate() error {
+	begin, err := d.scratch.reserve(int64(d.file.UncompressedSize64))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if renamesOpenFiles {
-		// Without a name it is gone when it is closed, however the process ends.
-		if err := os.Remove(f.Name()); err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
-	}
-	if err := copyMember(d.ctx, f, d.file); err != nil {
-		return nil, errors.Join(fmt.Errorf("inflate %s: %w", quote(d.file.Name), err), removeTemp(f))
-	}
-	return f, nil
+	d.begin = begin
+	return copyMember(d.ctx, io.NewOffsetWriter(d.scratch.file, begin), d.file)
 }
 
-// copyContext is [io.Copy] until ctx is done: it returns the cause then.
-func copyContext(ctx context.Context, to io.Writer, from io.Reader) (int64, error) {
-	return io.Copy(to, &contextReader{ctx, from})
+// A scratch is the temporary file of an archive, for all its members that are inflated: there may be more of them than
+// files that can be open.
+type scratch struct {
+	mu     sync.Mutex
+	closed bool
+	file   *os.File // nil before the first part of it is reserved, and then the same until the end
+	size   int64
+}
+
+// reserve returns where so many bytes of the file begin that are the caller's.
+func (s *scratch) reserve(size int64) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0, os.ErrClosed
+	}
+	if s.file == nil {
+		f, err := os.CreateTemp("", "modelavg-*.npy")
+		if err != nil {
+			return 0, err
+		}
+		if renamesOpenFiles {
+			// Without a name it is gone when it is closed, however the process ends.
+			if err := os.Remove(f.Name()); err != nil {
+				return 0, errors.Join(err, f.Close())
+			}
+		}
+		s.file = f
+	}
+	begin := s.size
+	s.size += size
+	return begin, nil
+}
+
+// Close removes the temporary file.
+func (s *scratch) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.file == nil {
+		s.closed = true
+		return nil
+	}
+	s.closed = true
+	err := s.file.Close()
+	if !renamesOpenFiles {
+		err = errors.Join(err, os.Remove(s.file.Name()))
+	}
+	return err
 }
 
 // A contextReader fails when its context is done.
@@ -119,23 +186,7 @@ func (r *contextReader) Read(p []byte) (int, error) {
 	return r.from.Read(p)
 }
 
-// removeTemp closes the file, and removes it where that has to wait.
-func removeTemp(f *os.File) error {
-	err := f.Close()
-	if !renamesOpenFiles {
-		err = errors.Join(err, os.Remove(f.Name()))
-	}
-	return err
-}
-
-// Close removes the temporary file.
-func (d *inflated) Close() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed || d.temp == nil {
-		d.closed = true
-		return nil
-	}
-	d.closed = true
-	return removeTemp(d.temp)
+// copyContext is [io.Copy] until ctx is done: it returns the cause then.
+func copyContext(ctx context.Context, to io.Writer, from io.Reader) (int64, error) {
+	return io.Copy(to, &contextReader{ctx, from})
 }

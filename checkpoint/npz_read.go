@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"strings"
-	"sync"
 	"unicode/utf8"
 )
 
@@ -15,7 +14,7 @@ import (
 const (
 	npzExtension = ".npz"
 
-	zipEncrypted = 1 // in the flags of a member
+	zipUnreadable = 1 | 1<<5 | 1<<6 // in the flags of a member: encrypted, patched data, strongly encrypted
 
 	// zipTail is what is read at most to find the directory of an archive, which is at its end.
 	zipTail = 256 << 10
@@ -89,8 +88,8 @@ func (m *Model) addMember(s *source, f *zip.File, o openOptions) error {
 	if err := checkMemberName(f.Name); err != nil {
 		return err
 	}
-	if f.Flags&zipEncrypted != 0 {
-		return errors.New("is encrypted")
+	if f.Flags&zipUnreadable != 0 {
+		return errors.New("is encrypted, or a patch of other data")
 	}
 	if f.UncompressedSize64 > 1<<62 {
 		return fmt.Errorf("%d bytes are more than there can be", f.UncompressedSize64)
@@ -114,14 +113,15 @@ func (m *Model) addMember(s *source, f *zip.File, o openOptions) error {
 			return err
 		}
 		e := h.entry(name, s, s, offset, o.ctx)
-		e.check = sync.OnceValue(func() error { return copyMember(o.ctx, io.Discard, f) })
+		e.stored = &storedMember{file: f, ctx: o.ctx}
 		m.entries = append(m.entries, e)
 		return nil
 	case zip.Deflate:
-		r, err := memberReader(f)
+		r, err := openMember(f)
 		if err != nil {
 			return err
 		}
+		defer r.close()
 		h, err := readNPYHeader(r, size, o.void2)
 		if err != nil {
 			return err
@@ -132,8 +132,10 @@ func (m *Model) addMember(s *source, f *zip.File, o openOptions) error {
 				ErrInflateLimit, size, m.inflatedBytes, s.size, o.inflateLimitOf(s.size))
 		}
 		m.inflatedBytes += size
-		member := &inflated{file: f, ctx: o.ctx}
-		m.inflated = append(m.inflated, member)
+		if m.scratch == nil {
+			m.scratch = new(scratch)
+		}
+		member := &inflated{file: f, scratch: m.scratch, ctx: o.ctx}
 		m.entries = append(m.entries, h.entry(name, s, member, 0, o.ctx))
 		return nil
 	}
