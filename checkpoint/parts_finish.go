@@ -33,11 +33,13 @@ type Unfinished struct {
 
 // OpenUnfinished opens the unfinished output of path, that is, reads its plan and the records of its complete parts.
 // The error wraps [ErrNoParts] if there is none, which is so after it was finished, and [ErrOtherPlan] if a record is
-// of another plan. Two processes of one machine cannot have it open at once. The Unfinished has to be closed.
+// of another plan. Two processes of one machine cannot have it open at once. The Unfinished has to be closed. What runs
+// that were killed have left is removed, as by [RemoveStale].
 func OpenUnfinished(path string) (*Unfinished, error) {
 	u := &Unfinished{path: path}
 	u.target, u.dir = partsDirectory(path)
 	removeStaleParts(u.dir)
+	_, _ = RemoveStale(u.path) // what one that was killed has left in its place: as in createAtomic
 	there, err := exists(u.dir)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -259,4 +260,20 @@ func TestStaleSideFile(t *testing.T) {
 	if removed, err := RemoveStale(dir); err != nil || !slices.Equal(removed, []string{f.Name()}) {
 		t.Errorf("removed %q, error %v", removed, err)
 	}
+}
+
+// What a finish that was killed has left is removed by the next one, also if there is nothing else to do for it.
+func TestStaleOfFinish(t *testing.T) {
+	dir := modelDir(t, threeShards(t))
+	d := &outputDirectory{target: dir, replaced: []string{"s3.safetensors"}}
+	l, err := d.listReplaced()
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeText(t, filepath.Join(dir, indexName), `{"weight_map":{"a":"s1.safetensors","b":"s2.safetensors"}}`)
+	l.file.Close()
+	if _, err := OpenUnfinished(dir); !errors.Is(err, ErrNoParts) {
+		t.Errorf("error %v", err)
+	}
+	wantFiles(t, dir, "config.json", indexName, "other.safetensors", "s1.safetensors", "s2.safetensors")
 }
