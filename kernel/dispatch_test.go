@@ -31,10 +31,10 @@ func TestCrowded(t *testing.T) {
 		others []uintptr
 		want   bool
 	}{
-		{[]uintptr{0x7f0000001040, 0x2040, 0x207f}, true},
-		{[]uintptr{0x7f0000001040, 0x2040, 0x203f}, false},
-		{[]uintptr{0x7f0000001040, 0x2040, 0x2080}, false},
-		{[]uintptr{0x7f0000001840, 0x2040}, false},
+		{[]uintptr{0x7f001040, 0x2040, 0x207f}, true},
+		{[]uintptr{0x7f001040, 0x2040, 0x203f}, false},
+		{[]uintptr{0x7f001040, 0x2040, 0x2080}, false},
+		{[]uintptr{0x7f001840, 0x2040}, false},
 	} {
 		x := [][3]uintptr{{0x5048}} // slice headers
 		for _, address := range test.others {
