@@ -294,7 +294,9 @@ func RemoveStale(path string) ([]string, error) {
 		path = resolveLink(path) // as for createDirectory
 	}
 	prefix := tempPrefix(path)
-	removed, err := removeStaleIn(filepath.Dir(path), path, func(name string) bool { return isTemp(name, prefix) })
+	removed, err := removeStaleIn(filepath.Dir(path), path, func(name string) bool {
+		return isTemp(name, prefix) || isReplacedList(name)
+	})
 	if info, statErr := os.Stat(path); statErr != nil || !info.IsDir() {
 		return removed, err
 	}

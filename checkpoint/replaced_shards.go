@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -79,28 +78,51 @@ func shardsNamed(dir, index string) map[string]bool {
 	return names
 }
 
-// replacedList is what the temporary file is for that has the names of the shards to be removed, in the form of an index.
-// Once the new index is there, nothing else says that they were part of a model.
-const replacedList = "replaced.safetensors" + indexSuffix
+// replacedList is what the temporary file is for that lists the shards that a run removes, or would not leave if it were
+// stopped. Once the new index is there, or as long as it is not, nothing else says that they are part of a model.
+const replacedList = "replaced.safetensors.list"
+
+// A listedShard is a file as it was when the list was made: what has its name later may be somebody else's.
+type listedShard struct {
+	Name    string `json:"name"`
+	Size    int64  `json:"size"`
+	ModTime int64  `json:"mod_time"` // nanoseconds
+}
+
+// is reports whether info is that of the file, as far as that can be told.
+func (x listedShard) is(info fs.FileInfo) bool {
+	return info.Size() == x.Size && info.ModTime().UnixNano() == x.ModTime
+}
 
 // A listOfReplaced is that file, locked while the process runs; nil if there are no such shards.
 type listOfReplaced struct{ file *os.File }
 
-// listReplaced writes the list into the target.
+// listReplaced writes the list into the target: the shards of the old model alone, and those of the new one, which have
+// the size and time of their temporary files. Files that are kept are not given up by a run that is stopped.
 func (d *outputDirectory) listReplaced() (*listOfReplaced, error) {
-	if len(d.replaced) == 0 {
+	var shards []listedShard
+	add := func(name, path string) {
+		if info, err := os.Lstat(path); err == nil {
+			shards = append(shards, listedShard{name, info.Size(), info.ModTime().UnixNano()})
+		}
+	}
+	for _, name := range d.replaced {
+		add(name, filepath.Join(d.target, name))
+	}
+	if d.index != nil && !d.keep {
+		for _, f := range d.shards {
+			add(filepath.Base(f.target), f.temp)
+		}
+	}
+	if len(shards) == 0 {
 		return nil, nil
 	}
 	f, err := openTemp(filepath.Join(d.target, replacedList), 0o666)
 	if err != nil {
 		return nil, err
 	}
-	weightMap := make(map[string]string, len(d.replaced))
-	for i, name := range d.replaced {
-		weightMap[strconv.Itoa(i)] = name
-	}
 	l := &listOfReplaced{f}
-	text, err := json.Marshal(map[string]any{weightMapKey: weightMap})
+	text, err := json.Marshal(shards)
 	if err == nil {
 		_, err = f.Write(text)
 	}
@@ -131,26 +153,43 @@ func isReplacedList(temp string) bool { return isTemp(filepath.Base(temp), tempP
 // removeListed removes the files of the list, as a run that was killed would have, unless an index in the directory names
 // them: the old model is still there, or another one has come.
 func removeListed(list string) error {
+	text, err := os.ReadFile(list)
+	if err != nil {
+		return err
+	}
+	var shards []listedShard
+	if json.Unmarshal(text, &shards) != nil {
+		return nil // it was not written to the end, and nothing was done before that
+	}
 	dir := filepath.Dir(list)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	names := shardsNamed(dir, filepath.Base(list))
+	named := make(map[string]bool)
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), indexSuffix) {
-			if _, err := readIndex(filepath.Join(dir, e.Name()), DefaultHeaderLimit); err != nil {
-				return err // it may name them
-			}
-			for file := range shardsNamed(dir, e.Name()) {
-				delete(names, file)
-			}
+		if !strings.HasSuffix(e.Name(), indexSuffix) {
+			continue
+		}
+		weightMap, err := readIndex(filepath.Join(dir, e.Name()), DefaultHeaderLimit)
+		if err != nil {
+			return err // it may name them
+		}
+		for _, file := range weightMap {
+			named[strings.ToLower(file)] = true // is the same file on some systems
 		}
 	}
 	var errs []error
-	for _, e := range entries {
-		if isShard(e, names) && e.Name() != singleName {
-			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+	for _, x := range shards {
+		if named[strings.ToLower(x.Name)] || x.Name == singleName {
+			continue
+		}
+		i := slices.IndexFunc(entries, func(e fs.DirEntry) bool { return e.Name() == x.Name })
+		if i < 0 || !isShard(entries[i], map[string]bool{x.Name: true}) {
+			continue
+		}
+		if info, err := entries[i].Info(); err == nil && x.is(info) {
+			errs = append(errs, os.Remove(filepath.Join(dir, x.Name)))
 		}
 	}
 	return errors.Join(errs...)

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 )
 
 // threeShards are the files of a model that a, b and c are in, and others that are none of it.
@@ -183,25 +184,28 @@ func writeText(t *testing.T, path, text string) {
 	}
 }
 
-// The shards that a run would have removed, had it not been killed, are removed by the next one, if no index has them.
+// The shards that a run would have removed, had it not been killed, are removed by the next one, if no index has them and
+// they are still the same files.
 func TestListOfReplaced(t *testing.T) {
 	const newIndex = `{"weight_map":{"a":"n1.safetensors"}}`
 	all := []string{"s1.safetensors", "s2.safetensors", "s3.safetensors"}
 	for _, test := range []struct {
-		what  string
-		index string // "" if it is gone
-		other string // another index
-		list  string // in the place of the list
-		kept  []string
+		what   string
+		index  string // "" if it is gone
+		other  string // another index
+		list   string // in the place of the list
+		change string // a file that is written again
+		kept   []string
 	}{
-		{"the new index is there", newIndex, "", "", nil},
-		{"the old index is gone", "", "", "", nil},
-		{"the old index is there", `{"weight_map":{"a":"s1.safetensors","b":"s2.safetensors","c":"s3.safetensors"}}`, "", "", all},
-		{"another index has one", newIndex, `{"weight_map":{"a":"s2.safetensors"}}`, "", []string{"s2.safetensors"}},
-		{"the index is damaged", "{", "", "", all},
-		{"the list is cut off", newIndex, "", `{"weight_map":{"0":"s1.safete`, all},
-		{"the list has a path", newIndex, "", `{"weight_map":{"0":"../s1.safetensors"}}`, all},
-		{"the list has other files", newIndex, "", `{"weight_map":{"0":"config.json"}}`, all},
+		{"the new index is there", newIndex, "", "", "", nil},
+		{"the old index is gone", "", "", "", "", nil},
+		{"the old index is there", `{"weight_map":{"a":"s1.safetensors","b":"s2.safetensors","c":"s3.safetensors"}}`, "", "", "", all},
+		{"another index has one", newIndex, `{"weight_map":{"a":"s2.safetensors"}}`, "", "", []string{"s2.safetensors"}},
+		{"another index has one in capitals", newIndex, `{"weight_map":{"a":"S2.safetensors"}}`, "", "", []string{"s2.safetensors"}},
+		{"the index is damaged", "{", "", "", "", all},
+		{"the list is cut off", newIndex, "", `[{"name":"s1.safete`, "", all},
+		{"the list has a path", newIndex, "", `[{"name":"../s1.safetensors"}]`, "", all},
+		{"one is another file now", newIndex, "", "", "s2.safetensors", []string{"s2.safetensors"}},
 	} {
 		t.Run(test.what, func(t *testing.T) {
 			dir := modelDir(t, threeShards(t))
@@ -229,9 +233,22 @@ func TestListOfReplaced(t *testing.T) {
 				writeText(t, filepath.Join(dir, "other"+indexSuffix), test.other)
 				want = append(want, "other"+indexSuffix)
 			}
+			if test.change != "" {
+				path := filepath.Join(dir, test.change)
+				text, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				writeText(t, path, string(text))
+				later := time.Now().Add(time.Second)
+				if err := os.Chtimes(path, later, later); err != nil {
+					t.Fatal(err)
+				}
+			}
 			list := l.file.Name()
 			l.file.Close() // as the end of the process does
-			removed, err := RemoveStale(dir)
+			// A run that writes a file into the directory does it as well.
+			removed, err := RemoveStale(filepath.Join(dir, "file.safetensors"))
 			if test.index == "{" {
 				if err == nil || removed != nil {
 					t.Errorf("removed %q, error %v", removed, err)
@@ -243,6 +260,40 @@ func TestListOfReplaced(t *testing.T) {
 			slices.Sort(want)
 			wantFiles(t, dir, want...)
 		})
+	}
+}
+
+// The new shards of a run that was killed before its index was there are removed too, but not those that parts have
+// written, which a finish still needs.
+func TestListOfNewShards(t *testing.T) {
+	for _, keep := range []bool{false, true} {
+		dir := modelDir(t, threeShards(t))
+		w := sharded(t, dir, sameSizes, WithShards([]Shard{{"n1.safetensors", []string{"a", "b", "c"}}}))
+		d := w.out.(*outputDirectory)
+		d.keep = keep
+		l, err := d.listReplaced()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.shards[0].rename(); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"config.json", indexName, "other.safetensors", "s1.safetensors", "s2.safetensors", "s3.safetensors"}
+		if keep != (l == nil) {
+			t.Fatalf("list %v of files that are kept: %t", l, keep)
+		}
+		if keep {
+			want = append(want, "n1.safetensors")
+		} else {
+			l.file.Close()
+		}
+		d.keep = false
+		d.discard()
+		if _, err := RemoveStale(dir); err != nil {
+			t.Error(err)
+		}
+		slices.Sort(want)
+		wantFiles(t, dir, want...)
 	}
 }
 
