@@ -281,7 +281,9 @@ func (a *atomicFile) discard() error {
 // this one included, is still writing are not touched: they are locked. On systems and file systems without such locks
 // nothing is removed. [Create] calls this for its path.
 //
-// Shards of an old model that a run had replaced, and was killed before it had removed all of them, are removed too.
+// So are the files that a list among them has, if they are still the same and no index beside them names them: shards of a
+// model that a run had replaced, and was killed before it had removed them, and new ones that it had put in their places
+// before their index.
 //
 // A directory may be an old model that was replaced right before the run was killed, which has links to the files that
 // path has too; a directory that only the old one has, and a file that is not weights, is put into path before it is

@@ -64,7 +64,8 @@ var (
 	// ErrUntyped reports an array in a NumPy file whose elements are two bytes without a type; see [WithVoid2As].
 	ErrUntyped = errors.New("elements of two bytes without a type")
 
-	// ErrNumPyDType reports a dtype that files of NumPy do not have: BF16, and those of 8 bits and less that are no integers.
+	// ErrNumPyDType reports a dtype to write that files of NumPy do not have: BF16, F8_E4M3 and the other formats of
+	// machine learning.
 	ErrNumPyDType = errors.New("no such dtype in NumPy files")
 
 	// ErrChanged reports a file that was changed while it was open.

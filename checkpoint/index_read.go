@@ -131,7 +131,7 @@ func openIndex(path string, o openOptions) (*Model, error) {
 		m.tensors = other
 		return m, nil
 	}
-	sortByName(t.entries)
+	t.entries = sortByName(t.entries)
 	m.tensors = shareTensors(t)
 	return m, nil
 }

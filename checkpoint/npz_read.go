@@ -35,7 +35,7 @@ func readNPZ(s *source, o openOptions) (*Model, error) {
 	if err := checkLocalHeaders(s, members); err != nil {
 		return nil, err
 	}
-	sortByName(m.entries)
+	m.entries = sortByName(m.entries)
 	for i := 1; i < len(m.entries); i++ {
 		if name := m.entries[i].Name; name == m.entries[i-1].Name {
 			return nil, formatError(s.path, inTensor(name, errors.New("given twice")))

@@ -50,38 +50,25 @@ func byOffset(entries []entry) iter.Seq[*entry] {
 	}
 }
 
-// sortByName puts the entries in the order of their names, bytewise.
-func sortByName(entries []entry) {
+// sortByName returns the entries in the order of their names, bytewise.
+func sortByName(entries []entry) []entry {
 	sorted := true
 	for i := 1; i < len(entries) && sorted; i++ {
 		sorted = entries[i-1].Name <= entries[i].Name
 	}
 	if sorted {
-		return
+		return entries
 	}
 	keys := make([]nameKey, len(entries))
 	for i := range keys {
 		keys[i].index = int32(i)
 	}
 	sortKeys(keys, entries, 0)
-	// Every entry moves once, along the cycles of the permutation: a second list would be the larger part of the memory.
-	const moved = -1
-	for i := range keys {
-		if keys[i].index == moved {
-			continue
-		}
-		first := entries[i]
-		for to := i; ; {
-			from := int(keys[to].index)
-			keys[to].index = moved
-			if from == i {
-				entries[to] = first
-				break
-			}
-			entries[to] = entries[from]
-			to = from
-		}
+	result := make([]entry, len(entries))
+	for i, k := range keys {
+		result[i] = entries[k.index]
 	}
+	return result
 }
 
 // A nameKey is eight bytes of a name.

@@ -29,9 +29,7 @@ func TestSortByName(t *testing.T) {
 		}
 		slices.Sort(want)
 		seen := make([]bool, len(entries))
-		sorted := slices.Clone(entries)
-		sortByName(sorted)
-		for i, e := range sorted {
+		for i, e := range sortByName(slices.Clone(entries)) {
 			if e.Name != want[i] {
 				t.Fatalf("name %d is %q, want %q of %q", i, e.Name, want[i], want)
 			}
@@ -45,10 +43,9 @@ func TestSortByName(t *testing.T) {
 
 func TestSortLongNames(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
-	got := []entry{
+	got := sortByName([]entry{
 		{Tensor: Tensor{Name: long + "b"}}, {Tensor: Tensor{Name: long}}, {Tensor: Tensor{Name: long + "a"}},
-	}
-	sortByName(got)
+	})
 	if got[0].Name != long || got[1].Name != long+"a" || got[2].Name != long+"b" {
 		t.Error("wrong order")
 	}

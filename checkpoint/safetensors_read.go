@@ -40,6 +40,9 @@ func readSafetensors(s *source, o openOptions) (*Model, error) {
 
 // findHeader returns what was read from a header of the same n bytes, if it is in use, or nil.
 func findHeader(s *source, n, dataBytes int64) (*tensors, error) {
+	if noTensors() {
+		return nil, nil // one that is not read twice
+	}
 	key, err := headerKey(io.NewSectionReader(s.file, lengthBytes, n), dataBytes)
 	if err != nil {
 		return nil, fmt.Errorf("%s: header: %w", s.path, err)
@@ -53,6 +56,12 @@ func readTensors(ctx context.Context, s *source, n, dataBytes int64) (*tensors, 
 	if err != nil {
 		return nil, err
 	}
+	// Not the key that was looked for: the file may have been changed since. One of 100 MB takes a good part of the time.
+	keys := make(chan tensorsKey, 1)
+	go func() {
+		key, _ := headerKey(bytes.NewReader(text), dataBytes)
+		keys <- key
+	}()
 	h, err := parseHeader(ctx, text)
 	if err == nil && ctx.Err() == nil {
 		err = h.check(dataBytes)
@@ -66,9 +75,7 @@ func readTensors(ctx context.Context, s *source, n, dataBytes int64) (*tensors, 
 	for i := range h.entries {
 		h.entries[i].offset += lengthBytes + n
 	}
-	// Not the key that was looked for: the file may have been changed since.
-	key, _ := headerKey(bytes.NewReader(text), dataBytes)
-	return shareTensors(&tensors{entries: h.entries, metadata: h.metadata, key: key}), nil
+	return shareTensors(&tensors{entries: h.entries, metadata: h.metadata, key: <-keys}), nil
 }
 
 // headerBytes returns the length of the header.
@@ -414,7 +421,7 @@ func parseOffsets(s *headerScanner) (begin, end uint64, err error) {
 func (h *header) check(dataBytes int64) error {
 	// An error about data has to wait: of two tensors with one name it is the name that should be reported.
 	coverage := h.checkCoverage(dataBytes)
-	sortByName(h.entries)
+	h.entries = sortByName(h.entries)
 	for i := 1; i < len(h.entries); i++ {
 		if name := h.entries[i].Name; name == h.entries[i-1].Name {
 			return inTensor(name, errors.New("given twice"))

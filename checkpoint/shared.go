@@ -36,6 +36,13 @@ func findTensors(key tensorsKey) *tensors {
 	return openTensors.byKey[key].Value()
 }
 
+// noTensors reports whether there is nothing that findTensors could return.
+func noTensors() bool {
+	openTensors.mu.Lock()
+	defer openTensors.mu.Unlock()
+	return len(openTensors.byKey) == 0
+}
+
 // shareTensors makes t what findTensors returns for its key, unless there is something already, which it returns.
 func shareTensors(t *tensors) *tensors {
 	openTensors.mu.Lock()

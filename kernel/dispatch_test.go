@@ -45,3 +45,31 @@ func TestCrowded(t *testing.T) {
 		}
 	}
 }
+
+// Only many elements of many models of float32 pay for another implementation, and only where they are crowded.
+func TestCrowdedFlag(t *testing.T) {
+	x := make([][3]uintptr, crowdedModels+1)
+	for k := range x {
+		x[k][0] = uintptr(k) << 13
+	}
+	flag := func(kind implementation.Kind, n, models int) int {
+		return crowdedFlag(kind, unsafe.Pointer(&x[0]), n, models)
+	}
+	for kind := range implementation.Kind(implementation.Kinds) {
+		want := 0
+		if kind == implementation.Float32 {
+			want = past
+		}
+		if got := flag(kind, crowdedElements, crowdedModels); got != want {
+			t.Errorf("%v: flag %d, want %d", kind, got, want)
+		}
+	}
+	if flag(implementation.Float32, crowdedElements-1, crowdedModels) != 0 ||
+		flag(implementation.Float32, crowdedElements, crowdedModels-1) != 0 {
+		t.Error("few elements, or few models, run elsewhere")
+	}
+	x[crowdedModels][0] += 64
+	if flag(implementation.Float32, crowdedElements, len(x)) != 0 {
+		t.Error("models at two lines run elsewhere")
+	}
+}

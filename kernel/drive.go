@@ -196,9 +196,7 @@ func weightedSumShort(kind implementation.Kind, dst, x unsafe.Pointer, w *float6
 		fill(t[:models], 1)
 		w = &t[0]
 	}
-	if kind == implementation.Float32 && n >= crowdedElements && models >= crowdedModels && crowded(x, models) {
-		flags |= past
-	}
+	flags |= crowdedFlag(kind, x, n, models)
 	weightedSumBlock(kind, dst, x, unsafe.Pointer(w), unsafe.Pointer(&t[models]), nil, n, models, 0, divisor, flags)
 }
 
@@ -207,6 +205,14 @@ const (
 	crowdedElements = 512
 	crowdedModels   = 12
 )
+
+// crowdedFlag returns the flag past if the models are crowded and that pays, and no flag otherwise.
+func crowdedFlag(kind implementation.Kind, x unsafe.Pointer, n, models int) int {
+	if kind == implementation.Float32 && n >= crowdedElements && models >= crowdedModels && crowded(x, models) {
+		return past
+	}
+	return 0
+}
 
 // crowded reports whether all models begin at the same line of a page, as large slices do, which Go puts at the beginning
 // of one: they compete for the ways of a first-level cache that tells the lines of a page apart.

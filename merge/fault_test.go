@@ -48,19 +48,7 @@ func faultModel(t *testing.T, path string) *checkpoint.Model {
 		{Name: "n", DType: checkpoint.I64, Shape: []int64{3}},
 		{Name: "h", DType: checkpoint.BF16, Shape: []int64{40}},
 	}
-	w, err := checkpoint.Create(path, tensors, nil, checkpoint.WithoutSync())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	for _, x := range tensors {
-		if _, err := w.WriteAt(x.Name, make([]byte, x.Bytes()), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Commit(); err != nil {
-		t.Fatal(err)
-	}
+	writeZeros(t, path, tensors, nil)
 	m, err := checkpoint.Open(path)
 	if err != nil {
 		t.Fatal(err)

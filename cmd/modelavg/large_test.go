@@ -372,3 +372,28 @@ func TestLargeTensor(t *testing.T) {
 		}
 	}
 }
+
+// Four models of 100,000 tensors, with equal headers and with others: what is kept of them is more than all buffers.
+func TestLargeHeaders(t *testing.T) {
+	largeDirectory(t)
+	tensors := make([]largeTensor, 100_000)
+	for _, equal := range []bool{true, false} {
+		args := []string{"mean", "--no-sync", "--workers", "1", "-o", "out"}
+		for k := range 4 {
+			for i := range tensors {
+				tensors[i] = largeTensor{fmt.Sprintf("model.layers.%02d.mlp.experts.%04d.down_proj.weight", i/2000, i%2000), 16}
+			}
+			if !equal { // the data of two is in another order
+				tensors[k], tensors[k+10] = tensors[k+10], tensors[k]
+			}
+			name := fmt.Sprint("m", k)
+			writeLarge(t, name, uint64(k), false, tensors...)
+			args = append(args, name)
+		}
+		_, rss := measure(t, program, args...)
+		t.Logf("equal headers %t: %d MB of memory", equal, rss/1e6)
+		if limit := map[bool]int64{true: 120e6, false: 170e6}[equal]; rss > limit {
+			t.Errorf("equal headers %t: %d MB of memory, want at most %d", equal, rss/1e6, limit/1e6)
+		}
+	}
+}

@@ -95,7 +95,7 @@ func unreported(path string, err error) error {
 func printJSON(out io.Writer, x any) error {
 	marshal := func() ([]byte, error) { return json.Marshal(x) }
 	if m, ok := x.(json.Marshaler); ok {
-		marshal = m.MarshalJSON // the same, without a copy
+		marshal = m.MarshalJSON // the same without a copy, since none here returns white space
 	}
 	text, err := marshal()
 	if err == nil {
