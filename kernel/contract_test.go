@@ -199,7 +199,7 @@ func TestSpecials(t *testing.T) {
 	})
 }
 
-// TestNoTiles proves that up to 8 models need no tile, which the pool may have to allocate, whatever their length.
+// TestNoTiles proves that up to a group of models need no tile, which the pool may have to allocate, whatever their length.
 func TestNoTiles(t *testing.T) {
 	former := tiles.New
 	defer func() { tiles.New = former }()
@@ -210,7 +210,7 @@ func TestNoTiles(t *testing.T) {
 	}
 	for kind := range implementation.Kind(implementation.Kinds) {
 		for _, n := range []int{1, 8192, chunkBytes / 8, chunkBytes/8 + 1, 40_000, 70_000, chunkBytes + 1} {
-			for _, models := range []int{1, 2, 3, 8} {
+			for _, models := range []int{1, 2, 3, few, few + 1, group} {
 				dst := make([]byte, n*elementSize(kind))
 				x := make([][]byte, models)
 				for k := range x {
@@ -234,7 +234,7 @@ func TestNoTiles(t *testing.T) {
 	n := chunkBytes
 	dst := make([]byte, n*2)
 	if call(implementation.BFloat16, dst, slices.Repeat([][]byte{dst}, group+1), nil); !taken {
-		t.Error("9 models take no tile: the test proves nothing")
+		t.Errorf("%d models take no tile: the test proves nothing", group+1)
 	}
 }
 

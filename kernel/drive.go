@@ -26,7 +26,9 @@ const (
 )
 
 const (
-	group       = 8                            // models that are read side by side
+	few         = 8                            // models of which a short call goes straight to an implementation
+	group       = 12                           // models that are read side by side, at most
+	tileGroup   = 8                            // models that are read side by side into a tile, at most
 	chunkBytes  = 256 << 10                    // of dst, in one call of an implementation
 	tileBytes   = 512 << 10                    // of accumulators, between two groups, at most
 	widerStride = tileBytes / 2                // from the sums of a tile to their compensations
@@ -106,7 +108,7 @@ func fill[A float32 | float64](s []A, v A) {
 	}
 }
 
-var ones = [group]float64{1, 1, 1, 1, 1, 1, 1, 1}
+var ones = [group]float64{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}
 
 // narrowWeights is where an implementation puts the weights of one group, rounded to its accumulators' format.
 type narrowWeights [group]float32
@@ -147,7 +149,7 @@ func weightedSum(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n,
 			panic(lengthMessage(k, length, n))
 		}
 	}
-	if models > group || n > chunkBytes/8 {
+	if models > few || n > chunkBytes/8 {
 		weightedSumLong(kind, dst, x, w, n, models, divisor)
 		return
 	}
@@ -167,17 +169,23 @@ func weightedSumLong(kind implementation.Kind, dst, x unsafe.Pointer, w *float64
 	divisor, flags := division(kind, divisor)
 	size := elementSize(kind)
 	each := size * (models + 1) // bytes that an element moves
-	if models > group && n <= tileSize/each && n < streamThreshold/each && models <= tileBytes/16 {
-		weightedSumShort(kind, dst, x, w, n, models, divisor, flags)
-		return
-	}
 	first := 0
-	if n >= streamThreshold/each {
+	switch {
+	case n >= streamThreshold/each:
 		flags |= past
 		if streams(kind, dst, x, models) {
 			head := min(n, int(-uintptr(dst)&(streamAlign-1))/size)
 			weightedSumRange(kind, dst, x, w, 0, head, models, divisor, flags)
 			first, flags = head, flags|stream
+		}
+	case models <= few:
+	case n > tileSize/each:
+		flags |= manyFlag(kind, x, models)
+	case models <= tileBytes/16:
+		flags |= crowdedFlag(kind, x, n, models)
+		if models > group {
+			weightedSumShort(kind, dst, x, w, n, models, divisor, flags)
+			return
 		}
 	}
 	weightedSumRange(kind, dst, x, w, first, n, models, divisor, flags)
@@ -186,9 +194,6 @@ func weightedSumLong(kind implementation.Kind, dst, x unsafe.Pointer, w *float64
 // weightedSumShort is weightedSum for more models than a group, of so few elements that they lie in the caches: there a
 // stream more costs nothing, and all models are read side by side. It takes a tile for the weights alone: for ones if
 // there are none, and for those that are rounded.
-//
-// Where the models begin at the same line of a page, so that their lines cannot be in the first-level cache together,
-// what is fastest past the caches is fastest here: on the machines where that differs it reads a line in fewer pieces.
 func weightedSumShort(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n, models int, divisor float64, flags int) {
 	t := tiles.Get().(*tile)
 	defer tiles.Put(t)
@@ -196,22 +201,37 @@ func weightedSumShort(kind implementation.Kind, dst, x unsafe.Pointer, w *float6
 		fill(t[:models], 1)
 		w = &t[0]
 	}
-	flags |= crowdedFlag(kind, x, n, models)
 	weightedSumBlock(kind, dst, x, unsafe.Pointer(w), unsafe.Pointer(&t[models]), nil, n, models, 0, divisor, flags)
 }
 
-// From so many elements of so many models on another implementation pays where models are crowded.
+// From so many bytes of so many models on another implementation pays where models are crowded.
 const (
-	crowdedElements = 512
-	crowdedModels   = 12
+	crowdedBytes  = 2 << 10
+	crowdedModels = 12
 )
 
-// crowdedFlag returns the flag past if the models are crowded and that pays, and no flag otherwise.
+// crowdedFlag returns the flag past if the models are crowded and that pays, and no flag otherwise. What is fastest past
+// the caches is fastest there: on the machines where that differs it reads a line in fewer pieces.
 func crowdedFlag(kind implementation.Kind, x unsafe.Pointer, n, models int) int {
-	if kind == implementation.Float32 && n >= crowdedElements && models >= crowdedModels && crowded(x, models) {
-		return past
+	switch kind {
+	case implementation.Float32, implementation.Float16:
+		if models >= crowdedModels && n*elementSize(kind) >= crowdedBytes && crowded(x, models) {
+			return past
+		}
 	}
 	return 0
+}
+
+// manyFlag returns the flag of a call of more than few models that are longer than the second-level cache: past, which
+// pays there already, but for what takes longer to widen than its lines to arrive, unless these are crowded.
+func manyFlag(kind implementation.Kind, x unsafe.Pointer, models int) int {
+	switch kind {
+	case implementation.Float32, implementation.Float16:
+		if models > group || !crowded(x, models) {
+			return 0
+		}
+	}
+	return past
 }
 
 // crowded reports whether all models begin at the same line of a page, as large slices do, which Go puts at the beginning
@@ -268,9 +288,9 @@ func weightedSumTiles(kind implementation.Kind, dst, x unsafe.Pointer, w *float6
 		n := min(tileElements(kind), end-i)
 		t.clear(kind, n)
 		k := 0
-		for ; models-k > group; k += group {
-			accumulateBlock(kind, acc, unsafe.Add(x, k*sliceHeader), weightsFrom(w, k), unsafe.Pointer(&narrow), n, group, i,
-				flags)
+		for ; models-k > tileGroup; k += tileGroup {
+			accumulateBlock(kind, acc, unsafe.Add(x, k*sliceHeader), weightsFrom(w, k), unsafe.Pointer(&narrow), n, tileGroup,
+				i, flags)
 		}
 		rest := models - k
 		weightedSumBlock(kind, unsafe.Add(dst, i*size), unsafe.Add(x, k*sliceHeader), weightsFrom(w, k),

@@ -114,6 +114,7 @@ func TestChunks(t *testing.T) {
 			s.check(t, n, 1, 0)
 			s.check(t, n, 2, 8)
 		}
+		s.check(t, chunk+5, few+1, 16)
 		s.check(t, chunk+5, group, 16)
 	})
 }
@@ -130,8 +131,8 @@ func TestTiles(t *testing.T) {
 		for _, n := range lengths {
 			s.check(t, n, group+1, 8)
 		}
-		s.check(t, elements+7, 2*group, 0)
-		s.check(t, elements+33, 2*group+1, 24)
+		s.check(t, elements+7, 2*tileGroup, 0)
+		s.check(t, elements+33, 2*tileGroup+1, 24)
 	})
 }
 
@@ -159,6 +160,7 @@ func TestPastTheCaches(t *testing.T) {
 		for _, place := range []int{0, size, line - size} {
 			s.check(t, chunkBytes/8+1, 1, place)
 			s.check(t, chunkBytes/size+1029, 2, place)
+			s.check(t, chunkBytes/size+1029, group, place)
 		}
 		// A model as dst keeps its lines in the caches.
 		n := chunkBytes/8 + 77
