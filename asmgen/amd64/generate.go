@@ -337,11 +337,8 @@ func (g *generator) scale(r, factor reg.VecVirtual) {
 // are half as wide as the accumulators are stored by twos past the caches, which want whole lines; into them one by one,
 // since units that put two together are those that convert.
 func (g *generator) storeAll(as []accumulator) {
-	var elements []reg.Register
+	elements := g.roundAll(as)
 	step := g.rawBytes(g)
-	for _, a := range as {
-		elements = append(elements, g.raw(g.round(g, a)))
-	}
 	if len(as) == 1 {
 		g.VMOVUPS(elements[0], Mem{Base: g.dst})
 		return
@@ -349,9 +346,7 @@ func (g *generator) storeAll(as []accumulator) {
 	past, done := g.label("past"), g.label("stored")
 	g.TESTQ(U32(flagStream), g.param("flags"))
 	g.JNZ(LabelRef(past))
-	for i, e := range elements {
-		g.VMOVUPS(e, Mem{Base: g.dst, Disp: i * step})
-	}
+	g.storeCached(elements)
 	g.JMP(LabelRef(done))
 	g.Label(past)
 	if len(as) == g.vectors(g) && step < g.isa.bytes {
@@ -373,6 +368,21 @@ func (g *generator) storeAll(as []accumulator) {
 		g.VMOVNTPS(e, Mem{Base: g.dst, Disp: i * step})
 	}
 	g.Label(done)
+}
+
+// roundAll rounds accumulators to elements.
+func (g *generator) roundAll(as []accumulator) (elements []reg.Register) {
+	for _, a := range as {
+		elements = append(elements, g.raw(g.round(g, a)))
+	}
+	return elements
+}
+
+// storeCached stores vectors of elements.
+func (g *generator) storeCached(elements []reg.Register) {
+	for i, e := range elements {
+		g.VMOVUPS(e, Mem{Base: g.dst, Disp: i * g.rawBytes(g)})
+	}
 }
 
 // prologue loads what both functions use.
@@ -456,7 +466,7 @@ func (g *generator) weightedSum() {
 	}
 
 	g.Label(blocks)
-	g.blocksOfCommonCalls()
+	g.blocksOfCommonCalls(done)
 	g.eachBlock(func(as []accumulator) {
 		g.start(as, g.acc)
 		g.foldVectors(as, g.index)
@@ -499,13 +509,14 @@ func (g *generator) fewVectors(more string) {
 	if g.isa == avx512 {
 		few /= 4 // of more long vectors, what is done twice takes longer than the loops that are saved
 	}
+	g.CMPQ(g.n, I32(int32(few*g.lanes(g))))
+	g.JGT(LabelRef(more))
 	for count := 2; count <= few; count *= 2 {
 		next := g.label("few")
-		if 2*count > few {
-			next = more
+		if 2*count <= few {
+			g.CMPQ(g.n, I32(int32(count*g.lanes(g))))
+			g.JGT(LabelRef(next))
 		}
-		g.CMPQ(g.n, I32(int32(count*g.lanes(g))))
-		g.JGT(LabelRef(next))
 		offset := func(vector int) int { return vector * g.lanes(g) * g.elementSize() }
 		last := g.GP64()
 		g.LEAQ(Mem{Base: g.index, Index: g.n, Scale: 1, Disp: -count / 2 * g.lanes(g)}, last)
@@ -531,7 +542,7 @@ func (g *generator) fewVectors(more string) {
 		}
 		g.VZEROUPPER()
 		g.RET()
-		if next != more {
+		if 2*count <= few {
 			g.Label(next)
 		}
 	}
@@ -541,7 +552,9 @@ func (g *generator) fewVectors(more string) {
 // start from. What a block does for the sake of the loop over the models is up to half of its instructions where these
 // are few: here their addresses stay in registers, as do the weights if there is room, and there is no loop. And bfloat16
 // knows where its NaNs come from.
-func (g *generator) blocksOfCommonCalls() {
+//
+// It goes to finished when no element is left.
+func (g *generator) blocksOfCommonCalls(finished string) {
 	kind, ok := g.kind.(multiplier)
 	if !ok {
 		return
@@ -559,15 +572,17 @@ func (g *generator) blocksOfCommonCalls() {
 		other := g.label("other")
 		g.CMPQ(g.param("models"), Imm(uint64(common.models)))
 		g.JNE(LabelRef(other))
-		g.blocksOf(common.models, g.label(common.name), kind)
-		g.JMP(LabelRef(done))
+		g.blocksOf(common.models, g.label(common.name), kind, finished, done)
 		g.Label(other)
 	}
 	g.Label(done)
 }
 
-// blocksOf does blocks of so many models, from the label on, while there are elements for one.
-func (g *generator) blocksOf(models int, next string, kind multiplier) {
+// blocksOf does blocks of so many models, from the label on, while there are elements for one. It goes to finished when no
+// element is left, else to rest.
+//
+// What a block does for the sake of some flag lies behind the loop, so that the others run straight through it.
+func (g *generator) blocksOf(models int, next string, kind multiplier, finished, rest string) {
 	header, w := g.GP64(), g.GP64()
 	g.MOVQ(g.param("x"), header)
 	weightSize := 8
@@ -614,15 +629,29 @@ func (g *generator) blocksOf(models int, next string, kind multiplier) {
 			}
 		}
 	}
-	g.divideAll(as)
+	flagged, end := g.label("flagged"), g.label("end")
 	g.shortNaN = g.narrowed
-	g.storeAll(as)
-	g.shortNaN = false
+	g.TESTQ(U32(flagStream|flagDivide|flagScale), g.param("flags"))
+	g.JNZ(LabelRef(flagged))
+	g.storeCached(g.roundAll(as))
 	g.advance(block)
 	g.CMPQ(g.n, I32(int32(block)))
 	g.JGE(LabelRef(next))
+	g.Label(end)
+	g.TESTQ(g.n, g.n)
+	g.JZ(LabelRef(finished))
+	g.XORQ(acc, acc)
+	g.JMP(LabelRef(rest))
+
+	g.Label(flagged)
+	g.divideAll(as)
+	g.storeAll(as)
+	g.advance(block)
+	g.CMPQ(g.n, I32(int32(block)))
+	g.JGE(LabelRef(next))
+	g.JMP(LabelRef(end))
+	g.shortNaN = false
 	g.acc = acc
-	g.MOVQ(g.param("acc"), acc)
 }
 
 // eachBlock does as much as it can in blocks of many vectors, then of few, then of one.

@@ -105,7 +105,8 @@ func Loops(assembly string) ([]Loop, error) {
 // numbers are the labels of loops that are for a number of models.
 var numbers = map[string]int{"two": 2, "three": 3, "four": 4, "eight": 8}
 
-// Common returns the loops that are for a number of models, in their order.
+// Common returns the loops that are for a number of models, in their order. Behind such a loop, at the label flagged, lies
+// the rest of the block for calls with flags; that is in it, too.
 func Common(assembly string) ([]Loop, error) {
 	var loops []Loop
 	function, in := "", ""
@@ -139,6 +140,9 @@ func Common(assembly string) ([]Loop, error) {
 		}
 		if _, target := branch(text); target == in {
 			loop.lines = append(loop.lines, line{instruction: "JGE block"})
+			if !slices.Contains(loop.lines, line{label: "flagged"}) {
+				continue
+			}
 			if in = ""; loop.Elements == 0 {
 				return nil, fmt.Errorf("%s: the loop for %d models has no number of elements", function, loop.Models)
 			}
@@ -223,8 +227,9 @@ func (l *Loop) Count(call Call) (Count, error) {
 	var count Count
 	phases := map[string]*int{
 		"block": &count.Start, "fresh": &count.Start, "clear": &count.Start, "started": &count.Start,
-		"models": &count.Model,
-		"folded": &count.Divide, "scale": &count.Divide,
+		"models":  &count.Model,
+		"flagged": &count.Divide,
+		"folded":  &count.Divide, "scale": &count.Divide,
 		"divided": &count.Round,
 		"past":    &count.Store, "keep": &count.Store,
 		"stored": &count.Advance,
@@ -237,7 +242,8 @@ func (l *Loop) Count(call Call) (Count, error) {
 		"fresh": !call.Continue, "clear": !call.Continue,
 		"folded": false, "models": false,
 		"scale": call.Scale, "divided": !call.Divide && !call.Scale,
-		"past": call.Stream, "keep": !call.Stream,
+		"flagged": call.Divide || call.Scale || call.Stream,
+		"past":    call.Stream, "keep": !call.Stream,
 	}
 	var phase *int
 	for i := 0; i < len(l.lines); i++ {
@@ -250,7 +256,10 @@ func (l *Loop) Count(call Call) (Count, error) {
 		case text != "":
 			*phase++
 			condition, target := branch(text)
-			if target == "" || target == "block" {
+			if target == "block" {
+				return count, nil
+			}
+			if target == "" {
 				continue
 			}
 			if target == "past" || target == "keep" {

@@ -259,15 +259,17 @@ func summary(t *testing.T, loops, common []instructions.Loop) string {
 // TestCommonErrors checks that a loop that does not end, or has no number of elements, is an error.
 func TestCommonErrors(t *testing.T) {
 	const begin = "TEXT ·f(SB), NOSPLIT, $0-8\ntwo1:\n\tRET\n"
+	const flagged = "\tJGE two1\nflagged2:\n\tJGE two1\n"
 	for assembly, want := range map[string]string{
 		begin:                  "f: the loop for 2 models does not end",
-		begin + "\tJGE two1\n": "f: the loop for 2 models has no number of elements",
+		begin + "\tJGE two1\n": "f: the loop for 2 models does not end",
+		begin + flagged:        "f: the loop for 2 models has no number of elements",
 	} {
 		if _, err := instructions.Common(assembly); err == nil || err.Error() != want {
 			t.Errorf("%q: error %v, want %s", assembly, err, want)
 		}
 	}
-	loops, err := instructions.Common(begin + "\tCMPQ BX, $+8\n\tJGE two1\n")
+	loops, err := instructions.Common(begin + "\tCMPQ BX, $+8\n" + flagged)
 	if err != nil || len(loops) != 1 || loops[0].Function != "f" || loops[0].Models != 2 || loops[0].Elements != 8 {
 		t.Errorf("got %+v, %v; want one loop of f for 2 models with 8 elements", loops, err)
 	}
