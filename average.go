@@ -28,7 +28,7 @@ type Element interface {
 //
 // All models must be as long as dst. dst may be one of them, exactly; models may share memory among themselves. The
 // error wraps [ErrNoModels], [ErrLength], [ErrOverlap] or [ErrOption]; dst is then as it was. Without [WithWorkers] the
-// call does not allocate, but for a scratch buffer that calls with more than 12 models share and a garbage collection may
+// call does not allocate, but for a scratch buffer that calls with more than 8 models share and a garbage collection may
 // take.
 func Mean[T Element](dst []T, models [][]T, options ...Option) error {
 	s, err := gather(options)

@@ -36,7 +36,7 @@
 //
 // dst may be one of the models, to average in place; models may be the same slice or overlap one another. dst must not
 // overlap a model in any other way. On an error nothing has been written. Calls on one goroutine do not
-// allocate, but for a scratch buffer of 512 KiB that calls with more than 12 models share, for the weights of
+// allocate, but for a scratch buffer of 512 KiB that calls with more than 8 models share, for the weights of
 // ExponentialMean, and for leaving out some of more than 64 models.
 //
 // # Workers

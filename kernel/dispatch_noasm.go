@@ -20,6 +20,10 @@ func weightedSumAssembly(_, _, _, _, _ unsafe.Pointer, _, _, _ int, _ float64, _
 
 func accumulateAssembly(_, _, _, _ unsafe.Pointer, _, _, _, _ int) { panic("kernel: no assembly") }
 
+func weightedSumStaggered(_, _, _, _ unsafe.Pointer, _, _ int, _ float64, _ int) {
+	panic("kernel: no assembly")
+}
+
 func magnitude16Assembly(unsafe.Pointer, int, uint64) uint64 { panic("kernel: no assembly") }
 
 func magnitude32Assembly(unsafe.Pointer, int, uint64) uint64 { panic("kernel: no assembly") }

@@ -182,6 +182,10 @@ func weightedSumLong(kind implementation.Kind, dst, x unsafe.Pointer, w *float64
 	case n > tileSize/each:
 		flags |= manyFlag(kind, x, models)
 	case models <= tileBytes/16:
+		if staggers(kind, x, n, models) {
+			weightedSumGroups(kind, dst, x, w, n, models, divisor, flags)
+			return
+		}
 		flags |= crowdedFlag(kind, x, n, models)
 		if models > group {
 			weightedSumShort(kind, dst, x, w, n, models, divisor, flags)
@@ -202,6 +206,45 @@ func weightedSumShort(kind implementation.Kind, dst, x unsafe.Pointer, w *float6
 		w = &t[0]
 	}
 	weightedSumBlock(kind, dst, x, unsafe.Pointer(w), unsafe.Pointer(&t[models]), nil, n, models, 0, divisor, flags)
+}
+
+// What weightedSumStaggered shares with package asmgen.
+const (
+	staggeredGroup = 6   // models
+	staggeredLag   = 256 // elements
+	staggeredBlock = 32  // elements
+)
+
+// So many elements of so many models pay for groups of them.
+const (
+	staggeredElements = 1024
+	staggeredModels   = 24
+)
+
+// staggers reports whether groups of models are to follow one another: where more of them are crowded than a first-level
+// cache has ways, and the processor fetches lines that it has no place for.
+func staggers(kind implementation.Kind, x unsafe.Pointer, n, models int) bool {
+	impl := implementation.Staggered[kind]
+	return impl != implementation.Generic && impl == implementation.Chosen[kind] && n >= staggeredElements &&
+		models > few && models <= staggeredModels && crowded(x, models)
+}
+
+// weightedSumGroups is weightedSum for what staggers: with weightedSumStaggered, and the last few elements without. It
+// takes a tile for the sums that a group leaves to the next.
+func weightedSumGroups(kind implementation.Kind, dst, x unsafe.Pointer, w *float64, n, models int, divisor float64, flags int) {
+	t := tiles.Get().(*tile)
+	defer tiles.Put(t)
+	if w == nil {
+		weights := t[len(t)-models:] // behind the sums, which lie at the beginning of lines
+		fill(weights, 1)
+		w = &weights[0]
+	}
+	whole := n &^ (staggeredBlock - 1)
+	weightedSumStaggered(dst, x, unsafe.Pointer(w), unsafe.Pointer(t), whole, models, divisor, flags)
+	if whole < n {
+		weightedSumBlock(kind, unsafe.Add(dst, whole*elementSize(kind)), x, unsafe.Pointer(w), unsafe.Pointer(t), nil,
+			n-whole, models, whole, divisor, flags)
+	}
 }
 
 // From so many bytes of so many models on another implementation pays where models are crowded.

@@ -37,7 +37,7 @@
 // second float64: the result is as good as one computed with twice the precision and rounded once, as long as no product
 // underflows. Where the sum overflows or meets an infinity it is the float64 sum of the products, each rounded to float64.
 //
-// No function starts a goroutine, and none allocates in steady state: calls with more than 12 models share 512 KiB tiles
+// No function starts a goroutine, and none allocates in steady state: calls with more than 8 models share 512 KiB tiles
 // of accumulators, which live until the garbage collector finds them idle. They run in chunks, so that a long call delays
 // neither the garbage collector nor the scheduler.
 //

@@ -109,6 +109,17 @@ func weightedSumFloat64WiderAVX2(dst, x, w, narrow, acc unsafe.Pointer, n, model
 //go:noescape
 func accumulateFloat64WiderAVX2(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
+// weightedSumStaggered is weightedSumGeneric for a multiple of staggeredBlock elements of more than staggeredGroup models of
+// float32, without offset, in groups of models that follow one another. ring has room for staggeredLag accumulators of every
+// group but the last; what they hold does not matter before or after.
+func weightedSumStaggered(dst, x, w, ring unsafe.Pointer, n, models int, divisor float64, flags int) {
+	last := (models - 1) / staggeredGroup
+	weightedSumStaggeredFloat32AVX2(dst, x, w, ring, n, models, last, divisor, flags)
+}
+
+//go:noescape
+func weightedSumStaggeredFloat32AVX2(dst, x, w, ring unsafe.Pointer, n, models, last int, divisor float64, flags int)
+
 // magnitude16Assembly and magnitude32Assembly return the largest word&mask of the words, of 16 or 32 bits, in the n bytes
 // at x, which are whole blocks.
 

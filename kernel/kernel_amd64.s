@@ -21204,6 +21204,193 @@ done84:
 	VZEROUPPER
 	RET
 
+// func weightedSumStaggeredFloat32AVX2(dst *byte, x *byte, w *byte, ring *byte, n int, models int, last int, divisor float64, flags int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·weightedSumStaggeredFloat32AVX2(SB), NOSPLIT, $0-72
+	// for g := range groups of models, each at some distance behind the one before it {
+	// 	for i := range n {
+	// 		a := −0 or, but for the first group, what the one before it has left
+	// 		for k := range models of g { a = fma(w[k], x[k][i], a) }
+	// 		leave a, but for the last group:
+	// 		if flags&divide != 0 { a /= divisor } else if flags&scale != 0 { a *= divisor }
+	// 		dst[i] = round(a)
+	// 	}
+	// }
+	MOVQ     n+32(FP), AX
+	VPCMPEQD Y0, Y0, Y0
+	VPSLLQ   $0x3f, Y0, Y0
+	MOVQ     last+48(FP), R8
+	IMUL3Q   $-256, R8, CX
+
+step1:
+	IMUL3Q  $+144, R8, DX
+	ADDQ    x+8(FP), DX
+	IMUL3Q  $+48, R8, BX
+	ADDQ    w+16(FP), BX
+	IMUL3Q  $-6, R8, DI
+	ADDQ    models+40(FP), DI
+	MOVQ    CX, R9
+	ANDQ    $+255, R9
+	IMUL3Q  $+2048, R8, SI
+	ADDQ    ring+24(FP), SI
+	LEAQ    (SI)(R9*8), SI
+	MOVQ    CX, R9
+	CMPQ    R9, AX
+	JCC     earlier2
+	VMOVUPS -2048(SI), Y1
+	VMOVUPS -2016(SI), Y2
+	VMOVUPS -1984(SI), Y3
+	VMOVUPS -1952(SI), Y4
+	VMOVUPS -1920(SI), Y5
+	VMOVUPS -1888(SI), Y6
+	VMOVUPS -1856(SI), Y7
+	VMOVUPS -1824(SI), Y8
+	MOVQ    DX, R10
+	MOVQ    BX, R11
+
+models6:
+	MOVQ         (R10), R12
+	VBROADCASTSD (R11), Y9
+	VCVTPS2PD    (R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y1
+	VCVTPS2PD    16(R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y2
+	VCVTPS2PD    32(R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VCVTPS2PD    48(R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y4
+	VCVTPS2PD    64(R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y5
+	VCVTPS2PD    80(R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y6
+	VCVTPS2PD    96(R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y7
+	VCVTPS2PD    112(R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	ADDQ         $0x18, R10
+	ADDQ         $0x08, R11
+	DECQ         DI
+	JNZ          models6
+	TESTQ        $0x00000006, flags+64(FP)
+	JZ           divided8
+	VBROADCASTSD divisor+56(FP), Y9
+	TESTQ        $0x00000004, flags+64(FP)
+	JNZ          scale7
+	VDIVPD       Y9, Y1, Y1
+	VDIVPD       Y9, Y2, Y2
+	VDIVPD       Y9, Y3, Y3
+	VDIVPD       Y9, Y4, Y4
+	VDIVPD       Y9, Y5, Y5
+	VDIVPD       Y9, Y6, Y6
+	VDIVPD       Y9, Y7, Y7
+	VDIVPD       Y9, Y8, Y8
+	JMP          divided8
+
+scale7:
+	VMULPD Y9, Y1, Y1
+	VMULPD Y9, Y2, Y2
+	VMULPD Y9, Y3, Y3
+	VMULPD Y9, Y4, Y4
+	VMULPD Y9, Y5, Y5
+	VMULPD Y9, Y6, Y6
+	VMULPD Y9, Y7, Y7
+	VMULPD Y9, Y8, Y8
+
+divided8:
+	MOVQ       dst+0(FP), DI
+	LEAQ       (DI)(R9*4), DI
+	VCVTPD2PSY Y1, X1
+	VCVTPD2PSY Y2, X2
+	VCVTPD2PSY Y3, X3
+	VCVTPD2PSY Y4, X4
+	VCVTPD2PSY Y5, X5
+	VCVTPD2PSY Y6, X6
+	VCVTPD2PSY Y7, X7
+	VCVTPD2PSY Y8, X8
+	VMOVUPS    X1, (DI)
+	VMOVUPS    X2, 16(DI)
+	VMOVUPS    X3, 32(DI)
+	VMOVUPS    X4, 48(DI)
+	VMOVUPS    X5, 64(DI)
+	VMOVUPS    X6, 80(DI)
+	VMOVUPS    X7, 96(DI)
+	VMOVUPS    X8, 112(DI)
+
+earlier2:
+	SUBQ    $0x00000090, DX
+	SUBQ    $0x00000030, BX
+	SUBQ    $+2048, SI
+	ADDQ    $+256, R9
+	CMPQ    R9, AX
+	JCC     skip5
+	CMPQ    DX, x+8(FP)
+	JEQ     fresh3
+	VMOVUPS -2048(SI), Y1
+	VMOVUPS -2016(SI), Y2
+	VMOVUPS -1984(SI), Y3
+	VMOVUPS -1952(SI), Y4
+	VMOVUPS -1920(SI), Y5
+	VMOVUPS -1888(SI), Y6
+	VMOVUPS -1856(SI), Y7
+	VMOVUPS -1824(SI), Y8
+	JMP     started4
+
+fresh3:
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+	VMOVAPS Y0, Y5
+	VMOVAPS Y0, Y6
+	VMOVAPS Y0, Y7
+	VMOVAPS Y0, Y8
+
+started4:
+	MOVQ $0x00000006, DI
+	MOVQ DX, R10
+	MOVQ BX, R11
+
+models9:
+	MOVQ         (R10), R12
+	VBROADCASTSD (R11), Y9
+	VCVTPS2PD    (R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y1
+	VCVTPS2PD    16(R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y2
+	VCVTPS2PD    32(R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VCVTPS2PD    48(R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y4
+	VCVTPS2PD    64(R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y5
+	VCVTPS2PD    80(R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y6
+	VCVTPS2PD    96(R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y7
+	VCVTPS2PD    112(R12)(R9*4), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	ADDQ         $0x18, R10
+	ADDQ         $0x08, R11
+	DECQ         DI
+	JNZ          models9
+	VMOVUPS      Y1, (SI)
+	VMOVUPS      Y2, 32(SI)
+	VMOVUPS      Y3, 64(SI)
+	VMOVUPS      Y4, 96(SI)
+	VMOVUPS      Y5, 128(SI)
+	VMOVUPS      Y6, 160(SI)
+	VMOVUPS      Y7, 192(SI)
+	VMOVUPS      Y8, 224(SI)
+
+skip5:
+	CMPQ DX, x+8(FP)
+	JNE  earlier2
+	ADDQ $+32, CX
+	CMPQ CX, AX
+	JLT  step1
+	VZEROUPPER
+	RET
+
 // func magnitude16AVX2(x *byte, n int, mask uint64) (m uint64)
 // Requires: AVX, AVX2
 TEXT ·magnitude16AVX2(SB), NOSPLIT, $0-32

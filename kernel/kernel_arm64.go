@@ -64,6 +64,10 @@ func weightedSumFloat64WiderNEON(dst, x, w, narrow, acc unsafe.Pointer, n, model
 //go:noescape
 func accumulateFloat64WiderNEON(acc, x, w, narrow unsafe.Pointer, n, models, offset int)
 
+func weightedSumStaggered(_, _, _, _ unsafe.Pointer, _, _ int, _ float64, _ int) {
+	panic("kernel: not for NEON") // which is chosen for no kind
+}
+
 // magnitude16Assembly and magnitude32Assembly return the largest word&mask of the words, of 16 or 32 bits, in the n bytes
 // at x, which are whole blocks.
 

@@ -46,7 +46,9 @@ func Generate() ([]byte, error) {
 			g.accumulate()
 		}
 	}
-	g := &generator{Context: ctx, isa: avx2}
+	g := &generator{Context: ctx, isa: avx2, kind: float32Kind{}, name: float32Kind{}.name()}
+	g.weightedSumStaggered()
+	g = &generator{Context: ctx, isa: avx2}
 	g.magnitude(16)
 	g.magnitude(32)
 	file, err := ctx.Result()
@@ -232,9 +234,12 @@ func (g *generator) start(as []accumulator, acc reg.Register) {
 	g.Label(done)
 }
 
-func (g *generator) loadAll(as []accumulator, acc reg.Register) {
+func (g *generator) loadAll(as []accumulator, acc reg.Register) { g.loadAt(as, acc, 0) }
+
+// loadAt loads accumulators from so many bytes behind acc on.
+func (g *generator) loadAt(as []accumulator, acc reg.Register, offset int) {
 	for i, a := range as {
-		g.load(g, a, Mem{Base: acc, Disp: i * g.lanes(g) * g.accumulatorSize()})
+		g.load(g, a, Mem{Base: acc, Disp: offset + i*g.lanes(g)*g.accumulatorSize()})
 	}
 }
 

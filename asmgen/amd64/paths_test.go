@@ -60,7 +60,7 @@ var (
 	streamTest = regexp.MustCompile(`^\tTESTQ\s+\$0x00000001, flags\+`)
 	upperLine  = regexp.MustCompile(`^\tV.*\b[YZ]\d+$`)
 	register   = regexp.MustCompile(`\b([ABCD]X|[SD]I|R8|R9|R1[0-3])\b`)
-	wholeWrite = regexp.MustCompile(`^\t(?:MOVQ|LEAQ|MOVWLZX|VMOVD)\s+(.*), (\w+)$`) // of a register, or a move to a vector
+	wholeWrite = regexp.MustCompile(`^\t(?:MOVQ|LEAQ|IMUL3Q|MOVWLZX|VMOVD)\s+(.*), (\w+)$`) // of a register, or a move to a vector
 )
 
 // problems returns what is wrong on the paths through a function, of which the first line is what follows TEXT.

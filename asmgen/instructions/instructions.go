@@ -11,7 +11,8 @@
 //	stored:    move on to the next block                            Advance
 //
 // Some functions of kernel_amd64.s have loops over blocks of a number of models besides, without one over the models. The
-// magnitude functions have one loop, over the bytes of one slice.
+// staggered ones have a loop over groups of models instead of that over blocks, and the magnitude functions have one loop,
+// over the bytes of one slice.
 package instructions
 
 import (
@@ -46,8 +47,8 @@ var (
 	subtracted = regexp.MustCompile(`^SUB[QS] +\$(\w+)`)
 )
 
-// Loops returns the main loops of all functions in a file of package kernel but the magnitude functions, in their order.
-// It fails if one of them has none.
+// Loops returns the main loops of all functions in a file of package kernel but the staggered and the magnitude functions,
+// in their order. It fails if one of them has none.
 func Loops(assembly string) ([]Loop, error) {
 	var loops []Loop
 	function, inBlock := "", false
@@ -58,7 +59,7 @@ func Loops(assembly string) ([]Loop, error) {
 			if inBlock || function != "" {
 				return nil, fmt.Errorf("%s has no main loop", function)
 			}
-			if function, _, _ = strings.Cut(name, "(SB)"); strings.HasPrefix(function, "magnitude") {
+			if function, _, _ = strings.Cut(name, "(SB)"); !hasBlocks(function) {
 				function = ""
 			}
 			continue
@@ -98,6 +99,55 @@ func Loops(assembly string) ([]Loop, error) {
 	}
 	if function != "" {
 		return nil, fmt.Errorf("%s has no main loop", function)
+	}
+	return loops, nil
+}
+
+// hasBlocks reports whether a function has a loop over blocks with one over the models in it.
+func hasBlocks(function string) bool {
+	return !strings.HasPrefix(function, "magnitude") && !strings.HasPrefix(function, "weightedSumStaggered")
+}
+
+// A Staggered is a loop over the models in a staggered function.
+type Staggered struct {
+	Function              string // such as "weightedSumStaggeredFloat32AVX2"
+	Vectors, Instructions int    // of one model
+}
+
+// StaggeredLoops returns the loops over models of the staggered functions in a file of package kernel, in their order.
+func StaggeredLoops(assembly string) ([]Staggered, error) {
+	var loops []Staggered
+	function, inLoop := "", false
+	for text := range strings.Lines(assembly) {
+		text, _, _ = strings.Cut(text, "//")
+		text = strings.TrimSpace(text)
+		if name, isFunction := strings.CutPrefix(text, "TEXT ·"); isFunction {
+			if inLoop {
+				return nil, fmt.Errorf("%s: the loop over models does not end", function)
+			}
+			function, _, _ = strings.Cut(name, "(SB)")
+		}
+		if !strings.HasPrefix(function, "weightedSumStaggered") {
+			continue
+		}
+		if label := labelLine.FindStringSubmatch(text); label != nil && strings.HasPrefix(label[1], "models") {
+			loops, inLoop = append(loops, Staggered{Function: function}), true
+			continue
+		}
+		if !inLoop || text == "" {
+			continue
+		}
+		loop := &loops[len(loops)-1]
+		loop.Instructions++
+		if strings.HasPrefix(text, "VFMADD") {
+			loop.Vectors++
+		}
+		if _, target := branch(text); target == "models" {
+			inLoop = false
+		}
+	}
+	if inLoop {
+		return nil, fmt.Errorf("%s: the loop over models does not end", function)
 	}
 	return loops, nil
 }

@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "rewrite the tables of instructions")
 // TestInstructions fails when a main loop has more or fewer instructions than testdata/instructions.txt says. Where that
 // is meant, "go test ./asmgen/instructions -update" rewrites the file.
 func TestInstructions(t *testing.T) {
-	got := table(t, mainLoops(t)) + commonTable(t, commonLoops(t)) + magnitudeTable(t, magnitudes(t))
+	got := table(t, mainLoops(t)) + commonTable(t, commonLoops(t)) + staggeredTable(t) + magnitudeTable(t, magnitudes(t))
 	if *update {
 		if err := os.WriteFile(expectedFile, []byte(got), 0o666); err != nil {
 			t.Fatal(err)
@@ -93,7 +93,8 @@ func mainLoops(t *testing.T) []instructions.Loop {
 		if err != nil {
 			t.Fatalf("%s: %v", file.name, err)
 		}
-		want := bytes.Count(assembly, []byte("\nTEXT ")) - bytes.Count(assembly, []byte("\nTEXT ·magnitude"))
+		want := bytes.Count(assembly, []byte("\nTEXT ")) - bytes.Count(assembly, []byte("\nTEXT ·magnitude")) -
+			bytes.Count(assembly, []byte("\nTEXT ·weightedSumStaggered"))
 		if len(loops) != want || want == 0 {
 			t.Fatalf("%s: %d main loops in %d functions", file.name, len(loops), want)
 		}
@@ -138,6 +139,50 @@ func magnitudes(t *testing.T) []instructions.Magnitude {
 		all = append(all, loops...)
 	}
 	return all
+}
+
+// staggeredTable has the counts of the loops over models of the staggered functions, of which each has two: one for the
+// last group of models and one for the others.
+func staggeredTable(t *testing.T) string {
+	t.Helper()
+	assembly, err := os.ReadFile("../../kernel/kernel_amd64.s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	loops, err := instructions.StaggeredLoops(string(assembly))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 2 * bytes.Count(assembly, []byte("\nTEXT ·weightedSumStaggered")); len(loops) != want || want == 0 {
+		t.Fatalf("%d loops over models in staggered functions, want %d", len(loops), want)
+	}
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "function\tvectors\tmodel\ta vector\t")
+	for _, l := range loops {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%.3f\t\n", l.Function, l.Vectors, l.Instructions,
+			float64(l.Instructions)/float64(l.Vectors))
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return text.String()
+}
+
+// TestStaggeredLoops checks that a loop is found, and that one that does not end is an error.
+func TestStaggeredLoops(t *testing.T) {
+	const begin = "TEXT ·weightedSumStaggeredA(SB), NOSPLIT, $0-8\n\tRET\nmodels1:\n\tVFMADD231PD Y3, Y2, Y1\n"
+	for _, end := range []string{"", "TEXT ·g(SB), NOSPLIT, $0-8\n"} {
+		const want = "weightedSumStaggeredA: the loop over models does not end"
+		if _, err := instructions.StaggeredLoops(begin + end); err == nil || err.Error() != want {
+			t.Errorf("%q: error %v, want %s", begin+end, err, want)
+		}
+	}
+	loops, err := instructions.StaggeredLoops(begin + "\tDECQ R8\n\tJNZ models1\n\tRET\n")
+	want := instructions.Staggered{Function: "weightedSumStaggeredA", Vectors: 1, Instructions: 3}
+	if err != nil || len(loops) != 1 || loops[0] != want {
+		t.Errorf("got %+v, %v; want %+v", loops, err, want)
+	}
 }
 
 // magnitudeTable has the counts of the magnitude functions.

@@ -54,11 +54,15 @@ type Choice [Kinds]Implementation
 // past them, where other things than the arithmetic decide.
 var Chosen, ChosenPast Choice
 
+// Staggered is what kinds had better run on with groups of models one behind another, where there are many of them at the
+// same line of a page; Generic stands for none. It is for kinds that run on the same implementation otherwise.
+var Staggered Choice
+
 // Environment is the variable that forces one implementation for every kernel when the process starts.
 const Environment = "MODELAVG_KERNEL"
 
 func init() {
-	Chosen, ChosenPast = preferred()
+	Chosen, ChosenPast, Staggered = preferred()
 	name := os.Getenv(Environment)
 	if name == "" {
 		return

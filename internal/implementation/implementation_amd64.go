@@ -23,20 +23,20 @@ func detected() (d []Implementation) {
 	return d
 }
 
-// preferred returns the faster implementation of each kind on this processor, for data in the caches and past them;
-// docs/performance.md has the measurements.
-func preferred() (cached, past Choice) {
+// preferred returns the faster implementation of each kind on this processor, for data in the caches and past them,
+// and where models are staggered; docs/performance.md has the measurements.
+func preferred() (cached, past, staggered Choice) {
 	switch {
 	case hasAVX512:
 		return preferredAVX512(cpuid.CPU.VendorID, cpuid.CPU.Family)
 	case hasAVX2:
-		return all(AVX2), all(AVX2)
+		return all(AVX2), all(AVX2), all(Generic)
 	}
-	return all(Generic), all(Generic)
+	return all(Generic), all(Generic), all(Generic)
 }
 
-func preferredAVX512(vendor cpuid.Vendor, family int) (cached, past Choice) {
-	cached, past = all(AVX512), all(AVX512)
+func preferredAVX512(vendor cpuid.Vendor, family int) (cached, past, staggered Choice) {
+	cached, past, staggered = all(AVX512), all(AVX512), all(Generic)
 	if vendor == cpuid.AMD && family == 0x19 {
 		// Zen 4 splits a 512-bit operation in two, and its conversions from 256 to 512 bits are slow. In memory that does
 		// not matter: there the longer blocks of AVX-512 keep more models flowing where an element needs more than one
@@ -45,8 +45,9 @@ func preferredAVX512(vendor cpuid.Vendor, family int) (cached, past Choice) {
 		cached[Float16] = AVX2
 		past[Float64] = AVX2
 		past[Float32Native] = AVX2
+		staggered[Float32] = AVX2
 	}
-	return cached, past
+	return cached, past, staggered
 }
 
 // LastLevelCache returns the size in bytes of the last-level cache that one core can use, or 0 where it is not known.

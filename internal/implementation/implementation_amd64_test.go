@@ -17,18 +17,21 @@ func TestPreferred(t *testing.T) {
 	}
 	zen4Past[Float64], zen4Past[Float32Native] = AVX2, AVX2
 	for _, c := range []struct {
-		vendor cpuid.Vendor
-		family int
-		cached Choice
-		past   Choice
+		vendor    cpuid.Vendor
+		family    int
+		cached    Choice
+		past      Choice
+		staggered Choice
 	}{
-		{cpuid.AMD, 0x19, zen4, zen4Past},
-		{cpuid.AMD, 0x1a, all(AVX512), all(AVX512)},
-		{cpuid.Intel, 6, all(AVX512), all(AVX512)},
-		{cpuid.Intel, 0x19, all(AVX512), all(AVX512)},
+		{cpuid.AMD, 0x19, zen4, zen4Past, Choice{Float32: AVX2}},
+		{cpuid.AMD, 0x1a, all(AVX512), all(AVX512), Choice{}},
+		{cpuid.Intel, 6, all(AVX512), all(AVX512), Choice{}},
+		{cpuid.Intel, 0x19, all(AVX512), all(AVX512), Choice{}},
 	} {
-		if cached, past := preferredAVX512(c.vendor, c.family); cached != c.cached || past != c.past {
-			t.Errorf("%v family %#x: %v and %v, want %v and %v", c.vendor, c.family, cached, past, c.cached, c.past)
+		cached, past, staggered := preferredAVX512(c.vendor, c.family)
+		if cached != c.cached || past != c.past || staggered != c.staggered {
+			t.Errorf("%v family %#x: %v, %v and %v, want %v, %v and %v", c.vendor, c.family, cached, past, staggered,
+				c.cached, c.past, c.staggered)
 		}
 	}
 	if hasAVX512 && !hasAVX2 {

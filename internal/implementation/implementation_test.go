@@ -36,8 +36,8 @@ func TestAvailable(t *testing.T) {
 	if len(slices.Compact(slices.Clone(a))) != len(a) {
 		t.Errorf("Available() = %v, want each once", a)
 	}
-	cached, past := preferred()
-	for _, choice := range []Choice{cached, past} {
+	cached, past, staggered := preferred()
+	for _, choice := range []Choice{cached, past, staggered} {
 		for k, i := range choice {
 			if !slices.Contains(a, i) {
 				t.Errorf("the choice for %v is %v, which is not one of %v", Kind(k), i, a)
@@ -49,7 +49,7 @@ func TestAvailable(t *testing.T) {
 func TestForce(t *testing.T) {
 	original, originalPast := Chosen, ChosenPast
 	defer func() { Chosen, ChosenPast = original, originalPast }()
-	mixed, past := preferred()
+	mixed, past, _ := preferred()
 	mixed[Float32] = Generic // so that it is not what Force sets
 	past[Float64] = Generic
 	for _, i := range Available() {
