@@ -230,9 +230,12 @@ func headerLines(f flags) []header {
 	if size := cpuid.CPU.Cache.L3; size > 0 {
 		cache = strconv.Itoa(size)
 	}
-	var kinds []string
-	for kind, chosen := range implementation.Chosen {
-		kinds = append(kinds, fmt.Sprintf("%v=%v", implementation.Kind(kind), chosen))
+	list := func(choice implementation.Choice) string {
+		var kinds []string
+		for kind, chosen := range choice {
+			kinds = append(kinds, fmt.Sprintf("%v=%v", implementation.Kind(kind), chosen))
+		}
+		return strings.Join(kinds, " ")
 	}
 	return []header{
 		{"goos", runtime.GOOS},
@@ -244,7 +247,8 @@ func headerLines(f flags) []header {
 		{"last-level-cache", cache},
 		{"huge-pages", pages},
 		{"implementations", strings.Join(kernel.Implementations(), " ")},
-		{"kernels", strings.Join(kinds, " ")},
+		{"kernels", list(implementation.Chosen)},
+		{"kernels-past-the-caches", list(implementation.ChosenPast)},
 		{"rounds", strconv.Itoa(f.rounds)},
 		{"sample", f.sample.String()},
 		{"date", time.Now().UTC().Format(time.DateOnly)},

@@ -58,16 +58,23 @@ func BenchmarkWeightedSum(b *testing.B) {
 			}
 		}
 	}
+	const byDefault = "default" // what the kind runs on, which may depend on the call
+	impls := []string{byDefault}
+	for _, impl := range available {
+		impls = append(impls, impl.String())
+	}
 	for _, kind := range allKinds {
-		for _, impl := range available {
-			for _, models := range []int{2, 8, most} {
+		for _, impl := range impls {
+			for _, models := range []int{2, 8, 12, most} {
 				for _, n := range []int{8, 64, 256, longest} {
 					b.Run(fmt.Sprintf("dtype=%v/impl=%v/models=%d/n=%d", kind, impl, models, n), func(b *testing.B) {
-						restore, err := implementation.Force(impl.String())
-						if err != nil {
-							b.Fatal(err)
+						if impl != byDefault {
+							restore, err := implementation.Force(impl)
+							if err != nil {
+								b.Fatal(err)
+							}
+							defer restore()
 						}
-						defer restore()
 						bench(b, kind, models, n)
 					})
 				}

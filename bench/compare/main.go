@@ -139,16 +139,16 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) (err
 				return err
 			}
 		}
-		fmt.Fprintf(stderr, "round %d of %d done", round+1, o.rounds)
+		done := fmt.Sprintf("round %d of %d done", round+1, o.rounds)
 		if round == 0 {
 			m, err := parse(sides[0].output.String(), sides[0].title)
 			if err != nil {
 				return err
 			}
 			left := time.Since(began) * time.Duration(o.rounds-1)
-			fmt.Fprintf(stderr, ": number of benchmarks %d, time left about %v", len(m.names), left.Round(time.Second))
+			done += fmt.Sprintf(": number of benchmarks %d, time left about %v", len(m.names), left.Round(time.Second))
 		}
-		fmt.Fprintln(stderr)
+		fmt.Fprintln(stderr, done)
 	}
 	if o.out != "" {
 		for i, name := range []string{"old.txt", "new.txt"} {

@@ -52,7 +52,7 @@ func parse(text, title string) (m measurements, err error) {
 		return m, err
 	}
 	if len(m.names) == 0 {
-		return m, fmt.Errorf("no benchmark ran at %s", title)
+		return m, fmt.Errorf("no benchmark ran at %s: -bench and -package match none", title)
 	}
 	return m, nil
 }

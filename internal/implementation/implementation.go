@@ -68,7 +68,7 @@ func init() {
 		return
 	}
 	if _, err := Force(name); err != nil {
-		fmt.Fprintf(os.Stderr, "modelavg: %s: %v; using %v\n", Environment, err, Widest())
+		fmt.Fprintf(os.Stderr, "modelavg: %s: %v; ignored\n", Environment, err)
 	}
 }
 
