@@ -105,6 +105,9 @@ func TestHeaderCost(t *testing.T) {
 		{"smallest", smallestEntries(size), 0},
 		{"dimensions", manyDimensions(size), 0},
 		{"metadata", manyKeys(size), 0},
+		{"metadata of one key", []byte(`{"__metadata__":{"":""` + strings.Repeat(`,"":""`, size/6) + `}}`), 0},
+		{"metadata of one key and others", []byte(strings.Replace(string(manyKeys(size)), "}}", `,"1":""}}`, 1)), 0},
+		{"metadata of escapes", []byte(`{"__metadata__":{"` + strings.Repeat(`\u00e4`, size/6) + `":""}}`), 0},
 	} {
 		var before, after runtime.MemStats
 		runtime.GC()
@@ -117,8 +120,9 @@ func TestHeaderCost(t *testing.T) {
 		elapsed := time.Since(start)
 		runtime.GC()
 		runtime.ReadMemStats(&after)
-		if err != nil {
-			t.Errorf("%s: %v", test.name, err)
+		if twice := strings.Contains(test.name, "one key"); (err != nil) != twice ||
+			twice && !strings.HasSuffix(err.Error(), ": given twice") {
+			t.Errorf("%s: error %v", test.name, err)
 		}
 		total := float64(after.TotalAlloc-before.TotalAlloc) / float64(len(test.text))
 		kept := (float64(after.HeapAlloc) - float64(before.HeapAlloc)) / float64(len(test.text))

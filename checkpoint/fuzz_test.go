@@ -39,7 +39,7 @@ func FuzzSafetensorsHeader(f *testing.F) {
 			}
 			return
 		}
-		if got, want := fmt.Sprintf("%q", got.metadata), fmt.Sprintf("%q", want.metadata); got != want {
+		if got, want := fmt.Sprintf("%q", got.metadata.unpack()), fmt.Sprintf("%q", want.metadata); got != want {
 			t.Fatalf("header %q: metadata %s, want %s", text, got, want)
 		}
 		if len(got.entries) != len(want.tensors) {
@@ -62,7 +62,8 @@ func roundTrip(t *testing.T, h *header) {
 	for _, e := range h.entries {
 		tensors = append(tensors, e.Tensor)
 	}
-	l, err := layOutSafetensors(tensors, h.metadata)
+	metadata := h.metadata.unpack()
+	l, err := layOutSafetensors(tensors, metadata)
 	if err != nil {
 		t.Fatalf("tensors %v: %v", tensors, err)
 	}
@@ -81,9 +82,10 @@ func roundTrip(t *testing.T, h *header) {
 			t.Fatalf("written %q: tensor %v, want %v", l.head, g, w)
 		}
 	}
-	for k, v := range h.metadata {
-		if back.metadata[k] != v {
-			t.Fatalf("written %q: metadata %q is %q, want %q", l.head, k, back.metadata[k], v)
+	written := back.metadata.unpack()
+	for k, v := range metadata {
+		if written[k] != v {
+			t.Fatalf("written %q: metadata %q is %q, want %q", l.head, k, written[k], v)
 		}
 	}
 }

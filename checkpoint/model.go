@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -224,7 +223,7 @@ func (m *Model) find(name string) *entry {
 
 // Metadata returns a copy of the free-form metadata of the file, or of the first shard, "format" among others. It is nil
 // if there is none.
-func (m *Model) Metadata() map[string]string { return maps.Clone(m.metadata) }
+func (m *Model) Metadata() map[string]string { return m.metadata.unpack() }
 
 // ReadAt reads the data of the named tensor from byte off of it into p. It is [TensorReader.ReadAt] behind a search for
 // the name, which takes well under a microsecond. The error wraps [ErrNoTensor] if there is no such tensor.

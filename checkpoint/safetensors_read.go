@@ -130,7 +130,7 @@ func isText(p []byte) bool {
 // A header is the parsed header of a safetensors file. Sizes and offsets of the entries are within the data.
 type header struct {
 	entries  []entry
-	metadata map[string]string // nil if there is none
+	metadata packedMetadata
 
 	dims  []int64         // a block of dimensions, from which the shapes are cut
 	names strings.Builder // a block of names, from which they are cut
@@ -201,33 +201,6 @@ func invalidUTF8(text []byte, inIndex bool) error {
 			return &syntaxError{pos: pos, what: "not valid UTF-8", inIndex: inIndex}
 		}
 		pos += size
-	}
-}
-
-// parseMetadata reads the value of the metadata, an object of strings or null.
-func (h *header) parseMetadata(s *headerScanner) error {
-	if s.next() == 'n' {
-		return s.literal("null")
-	}
-	if err := s.enterObject(); err != nil {
-		return err
-	}
-	ahead := *s
-	h.metadata = make(map[string]string, ahead.countMembers())
-	for first := true; ; first = false {
-		key, ok, err := s.nextKey(first)
-		if !ok {
-			return err
-		}
-		k := string(key)
-		if _, ok := h.metadata[k]; ok {
-			return fmt.Errorf("key %s: given twice", quote(k))
-		}
-		value, err := s.string("a string")
-		if err != nil {
-			return fmt.Errorf("key %s: %w", quote(k), err)
-		}
-		h.metadata[k] = string(value)
 	}
 }
 

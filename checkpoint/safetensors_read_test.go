@@ -258,6 +258,10 @@ var readTests = []struct {
 	},
 	{"metadata key twice", fileBytes(`{"__metadata__":{"a":"","a":""}}`, 0), // the reference implementation accepts this
 		`__metadata__: key "a": given twice`},
+	{
+		"metadata key twice, once escaped", fileBytes(`{"__metadata__":{"𝄞":"","\ud834\udd1e":1}}`, 0),
+		`__metadata__: key "𝄞": given twice`,
+	},
 
 	// Text.
 	{"header empty", fileBytes(``, 0), `header byte 0: got the end, want an object`},
@@ -340,6 +344,11 @@ func TestOpenSkippedValues(t *testing.T) {
 		``, `-`, `01`, `1.`, `.5`, `1e`, `1e+`, `+1`, `0x1`, `1e999`, `-1e400`, `tru`, `nul`, `True`, `NaN`, `Infinity`,
 		`'a'`, `[1 2]`, `[1,]`, `{"a"}`, `{"a":}`, `{"a":1,}`, `{1:2}`, `[}`, `truefalse`, `"\ud800"`,
 	}
+	// Numbers that a binary64 just can hold, and others.
+	good = append(good, strings.Repeat("9", 199), strings.Repeat("9", 308), `1e308`, `1e0308`, `17976931348623157e292`,
+		strings.Repeat("9", 197)+`e99`, `0.`+strings.Repeat("0", 400)+`1e700`, `0e999`)
+	bad = append(bad, strings.Repeat("9", 309), `1e309`, `1e0309`, `17976931348623159e292`, strings.Repeat("9", 211)+`e98`,
+		`1`+strings.Repeat("0", 210)+`e99`, strings.Repeat("9", 150)+`e160`)
 	for i, value := range append(good, bad...) {
 		path := writeFile(t, fileBytes(`{"a":{"x":`+value+`,"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 0))
 		m, err := Open(path)

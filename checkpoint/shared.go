@@ -15,7 +15,7 @@ import (
 // tensors are what a model knows of its tensors. It is not changed once it was read.
 type tensors struct {
 	entries  []entry // sorted by name
-	metadata map[string]string
+	metadata packedMetadata
 	shards   []Shard // by name of the file; nil if there is no index
 	key      tensorsKey
 }

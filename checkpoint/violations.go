@@ -263,13 +263,17 @@ func metadataViolations(s *headerScanner, report func(error) bool) (more bool) {
 	if s.next() == 'n' {
 		return true
 	}
-	seen := make(map[string]bool)
+	keys := newKeySet(s.text)
+	if ahead := *s; ahead.enterObject() == nil {
+		keys.readObject(&ahead)
+	}
+	again := keys.repeated(true)
 	more = true
 	err := members(s, func(key string, value *headerScanner) bool {
-		if seen[key] {
+		if len(again) > 0 && again[0] < value.pos {
+			again = again[1:]
 			more = report(fmt.Errorf("key %s: given twice", quote(key)))
 		}
-		seen[key] = true
 		if _, err := value.string("a string"); err != nil && more {
 			more = report(fmt.Errorf("key %s: %w", quote(key), err))
 		}
