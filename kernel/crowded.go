@@ -64,11 +64,12 @@ func weightedSumGroups(kind implementation.Kind, dst, x unsafe.Pointer, w *float
 // From so many bytes of so many models on another implementation pays where models are crowded.
 const (
 	crowdedBytes  = 2 << 10
-	crowdedModels = 12
+	crowdedModels = 16
 )
 
 // crowdedFlag returns the flag past if the models are crowded and that pays, and no flag otherwise. What is fastest past
-// the caches is fastest there: on the machines where that differs it reads a line in fewer pieces.
+// the caches is fastest there: on the machines where that differs it reads a line in fewer pieces. It is not where models
+// come from memory, which with fewer of them costs more than it gains elsewhere.
 func crowdedFlag(kind implementation.Kind, x unsafe.Pointer, n, models int) int {
 	switch kind {
 	case implementation.Float32, implementation.Float16:
@@ -79,8 +80,9 @@ func crowdedFlag(kind implementation.Kind, x unsafe.Pointer, n, models int) int 
 	return 0
 }
 
-// manyFlag returns the flag of a call of more than few models that are longer than the second-level cache: past, which
-// pays there already, but for what takes longer to widen than its lines to arrive, unless these are crowded.
+// manyFlag returns the flag of a call of more than few models that do not fit half of the second-level cache: past, which
+// pays there already, but for what takes longer to widen than its lines to arrive, unless these are crowded and read side
+// by side.
 func manyFlag(kind implementation.Kind, x unsafe.Pointer, models int) int {
 	switch kind {
 	case implementation.Float32, implementation.Float16:

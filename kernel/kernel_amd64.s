@@ -9684,8 +9684,6 @@ TEXT ·weightedSumFloat64WiderAVX512(SB), NOSPLIT, $0-80
 	VBROADCASTSD one64<>+0(SB), Z1
 	TESTQ        CX, CX
 	JNZ          many2
-	CMPQ         DX, $+8
-	JGT          many2
 
 many2:
 	// The overlapped last vector, before anything is stored.

@@ -104,7 +104,7 @@ func TestPages(t *testing.T) {
 		}
 		w := randomWeights(rng, kind, ordinary, most)
 		for n := 0; n <= longest; n += thin(1, 5) {
-			for _, count := range []int{1, 2, 3, most} {
+			for _, count := range []int{1, 2, 3, group, most} {
 				for _, place := range []string{"heads", "tails", "mixed"} {
 					x := make([][]byte, count)
 					for k := range x {
@@ -156,7 +156,7 @@ func TestPagesPastTheCaches(t *testing.T) {
 		w := randomWeights(rng, kind, ordinary, group+1)
 		for _, n := range []int{1, 31, 33, 64, 129, 513, chunkBytes/8 + 1, chunkBytes/f.size + 1, longest} {
 			for _, tail := range []bool{false, true} {
-				for _, count := range []int{1, group + 1} {
+				for _, count := range []int{1, group, group + 1} {
 					if n > 1000 && count > 1 && testing.Short() {
 						continue
 					}

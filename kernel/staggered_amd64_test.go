@@ -3,11 +3,11 @@
 package kernel
 
 import (
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/modelavg/modelavg/internal/implementation"
 )
@@ -43,16 +43,19 @@ func TestStaggered(t *testing.T) {
 	dst := newRegion(t, longest*f.size)
 	ring := newRegion(t, (most-1)/staggeredGroup*staggeredLag*8)
 	for n := staggeredBlock; n <= longest; n += staggeredBlock {
-		for models := staggeredGroup + 1 + n/staggeredBlock%2; models <= most; models += thin(2, 9) {
+		for models := staggeredGroup + 1 + n/staggeredBlock%2; models <= most; models += thin(2, 11) {
 			tail := rng.IntN(2) == 0
 			source := sources[rng.IntN(int(modes))]
 			x := make([][]byte, models)
 			for k := range x {
 				x[k] = regions[k].flush(n*f.size, tail)
 				copy(x[k], source.cut(n))
+				for i := 0; models%5 == 0 && i < n; i++ {
+					f.put(x[k], i, f.sign()) // sums of −0 alone are −0
+				}
 			}
 			w := randomWeights(rng, kind, ordinary, models)
-			if rng.IntN(3) == 0 {
+			if rng.IntN(3) == 0 || models%5 == 0 {
 				w = nil
 			}
 			want := reference(kind, x, w)
@@ -82,42 +85,134 @@ func TestStaggered(t *testing.T) {
 	}
 }
 
-// TestStaggeredCalls runs calls that are staggered, with a rest of every length, in place or not.
-func TestStaggeredCalls(t *testing.T) {
+// TestStaggeredPages runs calls that are staggered, with a rest of every length, with dst and the models against pages that
+// cannot be touched, at their heads and at their tails. dst is one of the models in every third case or so.
+func TestStaggeredPages(t *testing.T) {
 	forceStaggered(t)
 	const longest = staggeredElements + 2*staggeredBlock
 	kind := implementation.Float32
-	f, rng := elementFormat(kind), newRand(91)
-	sources := pools(rng, kind, longest+4096)
-	stride := (longest*f.size + 4095) / 4096 * 4096
-	memory, err := unix.Mmap(-1, 0, (staggeredModels+2)*stride, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
-	if err != nil {
-		t.Fatal(err)
+	f, rng := elementFormat(kind), newRand(92)
+	source := newPool(rng, f, special, longest+4096)
+	regions := make([]region, staggeredModels+1)
+	for k := range regions {
+		regions[k] = newRegion(t, longest*f.size)
 	}
-	defer unix.Munmap(memory)
 	for n := staggeredElements; n < longest; n++ {
-		models := few + 1 + rng.IntN(staggeredModels-few)
+		for _, tail := range []bool{false, true} {
+			models := few + 1 + rng.IntN(staggeredModels-few)
+			x := make([][]byte, models)
+			for k := range x {
+				x[k] = regions[k].flush(n*f.size, tail)
+				copy(x[k], source.cut(n))
+			}
+			if !staggers(kind, headers(kind, x), n, models) {
+				t.Fatalf("n=%d models=%d: not staggered", n, models)
+			}
+			w := randomWeights(rng, kind, ordinary, models)
+			if rng.IntN(3) == 0 {
+				w = nil
+			}
+			want := reference(kind, x, w)
+			d := regions[models].flush(n*f.size, tail)
+			if rng.IntN(3) == 0 {
+				d = x[rng.IntN(models)]
+			}
+			canary := regions[models].pages[:len(regions[models].pages)-len(d)]
+			if !tail {
+				canary = regions[models].pages[len(d):]
+			}
+			for i := range canary {
+				canary[i] = 0xa5
+			}
+			r := fault(func() { call(kind, d, x, w) })
+			if r == "" {
+				r = f.differ(d, want)
+			}
+			for i := range canary {
+				if canary[i] != 0xa5 {
+					r = "wrote outside dst"
+				}
+			}
+			if r != "" {
+				t.Fatalf("n=%d models=%d tail=%t weights=%v: %s", n, models, tail, w, r)
+			}
+		}
+	}
+}
+
+// TestStaggeredConcurrently: the sums between the groups are of one call alone.
+func TestStaggeredConcurrently(t *testing.T) {
+	forceStaggered(t)
+	const n, models, goroutines, calls = 4096, 24, 4, 300
+	kind := implementation.Float32
+	f := elementFormat(kind)
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		rng := newRand(uint64(93 + g))
+		source := newPool(rng, f, ordinary, 2*n)
+		block := make([]byte, (models+2)*n*f.size)
+		begin := int(-uintptr(unsafe.Pointer(&block[0])) & 4095)
 		x := make([][]byte, models)
-		source := sources[rng.IntN(int(modes))]
 		for k := range x {
-			x[k] = memory[k*stride:][:n*f.size]
+			x[k] = block[begin+k*n*f.size:][:n*f.size]
 			copy(x[k], source.cut(n))
 		}
+		d := block[begin+models*n*f.size:][:n*f.size]
 		if !staggers(kind, headers(kind, x), n, models) {
-			t.Fatalf("n=%d models=%d: not staggered", n, models)
+			t.Fatal("not staggered")
 		}
-		w := randomWeights(rng, kind, ordinary, models)
-		if rng.IntN(3) == 0 {
-			w = nil
+		want := reference(kind, x, nil)
+		wg.Go(func() {
+			for range calls {
+				call(kind, d, x, nil)
+				if r := f.differ(d, want); r != "" {
+					t.Error(r)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestStaggeredAllocations: the tile of a call that is staggered goes back to the pool.
+func TestStaggeredAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool drop what is put into it")
+	}
+	forceStaggered(t)
+	s := make([]float32, staggeredElements+1)
+	x, w := slices.Repeat([][]float32{s}, few+1), make([]float64, few+1)
+	if got := testing.AllocsPerRun(20, func() { WeightedSumFloat32(s, x, w); MeanFloat32(s, x) }); got != 0 {
+		t.Errorf("%v allocations a call, want 0", got)
+	}
+}
+
+// TestStaggeredTakesATile: a call that is staggered takes a tile, and that shows that it is; the same call takes none where
+// its models are too few, too short or too long.
+func TestStaggeredTakesATile(t *testing.T) {
+	forceStaggered(t)
+	former := tiles.New
+	defer func() { tiles.New = former }()
+	taken := false
+	tiles.New = func() any { taken = true; return new(tile) }
+	for _, c := range []struct {
+		n, models int
+		want      bool
+	}{
+		{staggeredElements, few + 1, true},
+		{staggeredElements - 1, few + 1, false},
+		{staggeredElements, few, false},
+		{tileSize/(4*(group+1)) + 1, group, false},
+		{tileSize / (4 * (group + 1)), group, true},
+	} {
+		for range 2 {
+			runtime.GC() // a pool keeps what it has for two of them
 		}
-		want := reference(kind, x, w)
-		d := memory[models*stride:][:n*f.size]
-		if rng.IntN(2) == 0 {
-			d = x[rng.IntN(models)]
-		}
-		call(kind, d, x, w)
-		if r := f.differ(d, want); r != "" {
-			t.Fatalf("n=%d models=%d weights=%v: %s", n, models, w, r)
+		s := make([]float32, c.n)
+		taken = false
+		if MeanFloat32(s, slices.Repeat([][]float32{s}, c.models)); taken != c.want {
+			t.Errorf("%d elements of %d models: takes a tile: %t, want %t", c.n, c.models, taken, c.want)
 		}
 	}
 }

@@ -514,6 +514,9 @@ func (g *generator) fewVectors(more string) {
 	if g.isa == avx512 {
 		few /= 4 // of more long vectors, what is done twice takes longer than the loops that are saved
 	}
+	if few < 2 {
+		return
+	}
 	g.CMPQ(g.n, I32(int32(few*g.lanes(g))))
 	g.JGT(LabelRef(more))
 	for count := 2; count <= few; count *= 2 {

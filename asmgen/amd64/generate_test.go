@@ -106,3 +106,16 @@ func TestLeafFunctions(t *testing.T) {
 		}
 	}
 }
+
+// TestFlagged proves that whatever flag a call has leads to the block that looks at each of them.
+func TestFlagged(t *testing.T) {
+	text, err := os.ReadFile(generatedFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := regexp.MustCompile(`(?m)^\tTESTQ +\$0x00000007, flags\+\d+\(FP\)\n\tJNZ +flagged\d+$`).FindAll(text, -1)
+	jumps := regexp.MustCompile(`(?m)^\tJ\w+ +flagged\d+$`).FindAll(text, -1)
+	if len(jumps) != len(want) || len(want) == 0 {
+		t.Errorf("%d of %d jumps to flagged blocks come after a test of all flags", len(want), len(jumps))
+	}
+}

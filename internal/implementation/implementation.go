@@ -50,8 +50,8 @@ func (k Kind) String() string { return kindNames[k] }
 // A Choice is an implementation for every kind.
 type Choice [Kinds]Implementation
 
-// What each kind runs on now: Chosen as a rule, and ChosenPast in calls that move more than the caches hold and store
-// past them, where other things than the arithmetic decide.
+// What each kind runs on now: Chosen as a rule, and ChosenPast in calls that move more than the caches hold, where other
+// things than the arithmetic decide, and in some that the outer caches hold.
 var Chosen, ChosenPast Choice
 
 // Staggered is what kinds had better run on with groups of models one behind another, where there are many of them at the

@@ -46,6 +46,18 @@ func TestAvailable(t *testing.T) {
 	}
 }
 
+// TestStaggered: what is preferred is what is set, and for float32 alone, for which there is a kernel.
+func TestStaggered(t *testing.T) {
+	_, _, want := preferred()
+	if Staggered != want {
+		t.Errorf("Staggered is %v, want %v", Staggered, want)
+	}
+	want[Float32] = Generic
+	if want != all(Generic) {
+		t.Errorf("preferred is %v beside float32, want none", want)
+	}
+}
+
 func TestForce(t *testing.T) {
 	original, originalPast := Chosen, ChosenPast
 	defer func() { Chosen, ChosenPast = original, originalPast }()
