@@ -40,7 +40,7 @@ func TestChoice(t *testing.T) {
 	const longest = 2 << 20
 	dst, x := newRegion(t, longest), make([]byte, longest+2*line)
 	dst.protect(t, unix.PROT_READ)
-	each := func(models int) int { return tileSize/(models+1) + 16 } // bytes of a model too long for the second-level cache
+	long := func(models int) int { return tileSize/(models+1) + 16 } // bytes of a model too long for the second-level cache
 	for kind := range implementation.Kind(implementation.Kinds) {
 		widened := kind == implementation.Float32 || kind == implementation.Float16
 		for _, c := range []struct {
@@ -50,9 +50,9 @@ func TestChoice(t *testing.T) {
 		}{
 			{"few models", few, 256 << 10, true, false},
 			{"a large call", 2, longest, false, true},
-			{"many models, crowded", few + 1, each(few + 1), true, true},
-			{"many models", group, each(group), false, !widened},
-			{"many models through a tile, crowded", group + 1, each(group + 1), true, !widened},
+			{"many models, crowded", few + 1, long(few + 1), true, true},
+			{"many models", group, long(group), false, !widened},
+			{"many models through a tile, crowded", group + 1, long(group + 1), true, !widened},
 			{"many short models, crowded", crowdedModels, crowdedBytes, true, widened},
 			{"many short models", crowdedModels, crowdedBytes, false, false},
 			{"fewer short models, crowded", crowdedModels - 1, crowdedBytes, true, false},

@@ -32,11 +32,11 @@ TEXT ·weightedSumFloat32AVX512(SB), NOSPLIT, $0-80
 	VMOVAPS    Z0, Z0
 	MOVQ       models+48(FP), R8
 	TESTQ      R8, R8
-	JZ         folded7
+	JZ         folded6
 	MOVQ       x+8(FP), SI
 	MOVQ       w+16(FP), DI
 
-models6:
+models7:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z2
 	VCVTPS2PD    (R9)(BX*4), Z3
@@ -46,9 +46,9 @@ models6:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models6
+	JNZ          models7
 
-folded7:
+folded6:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
 	VBROADCASTSD divisor+64(FP), Z2
@@ -78,11 +78,11 @@ few5:
 	VMOVAPS Z0, Z0
 	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
-	JZ      folded12
+	JZ      folded11
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models11:
+models12:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z4
 	VCVTPS2PD    (R9)(BX*4), Z5
@@ -96,9 +96,9 @@ models11:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models11
+	JNZ          models12
 
-folded12:
+folded11:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
 	VBROADCASTSD divisor+64(FP), Z4
@@ -146,11 +146,11 @@ fresh15:
 started16:
 	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded18
+	JZ    folded17
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models17:
+models18:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Z2
 	VCVTPS2PD    (R10)(SI*4), Z3
@@ -158,9 +158,9 @@ models17:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models17
+	JNZ          models18
 
-folded18:
+folded17:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided20
 	VBROADCASTSD divisor+64(FP), Z2
@@ -1437,11 +1437,11 @@ fresh56:
 started57:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded59
+	JZ    folded58
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models58:
+models59:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z18
 	VCVTPS2PD    (R9)(BX*4), Z19
@@ -1479,9 +1479,9 @@ models58:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models58
+	JNZ          models59
 
-folded59:
+folded58:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided61
 	VBROADCASTSD divisor+64(FP), Z18
@@ -1608,11 +1608,11 @@ fresh66:
 started67:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded69
+	JZ    folded68
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models68:
+models69:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z6
 	VCVTPS2PD    (R9)(BX*4), Z7
@@ -1626,9 +1626,9 @@ models68:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models68
+	JNZ          models69
 
-folded69:
+folded68:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided71
 	VBROADCASTSD divisor+64(FP), Z6
@@ -1689,11 +1689,11 @@ fresh76:
 started77:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded79
+	JZ    folded78
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models78:
+models79:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z3
 	VCVTPS2PD    (R9)(BX*4), Z4
@@ -1701,9 +1701,9 @@ models78:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models78
+	JNZ          models79
 
-folded79:
+folded78:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided81
 	VBROADCASTSD divisor+64(FP), Z3
@@ -1766,11 +1766,11 @@ TEXT ·accumulateFloat32AVX512(SB), NOSPLIT, $0-56
 	VMOVUPS (SI), Z1
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
-	JZ      folded86
+	JZ      folded85
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models85:
+models86:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z0
 	VCVTPS2PD    (R9)(BX*4), Z2
@@ -1778,9 +1778,9 @@ models85:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models85
+	JNZ          models86
 
-folded86:
+folded85:
 blocks83:
 	CMPQ CX, $+128
 	JLT  blocksDone88
@@ -1804,11 +1804,11 @@ block87:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded90
+	JZ      folded89
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models89:
+models90:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z17
 	VCVTPS2PD    (R8)(DX*4), Z18
@@ -1846,9 +1846,9 @@ models89:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models89
+	JNZ          models90
 
-folded90:
+folded89:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1882,11 +1882,11 @@ block91:
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded94
+	JZ      folded93
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models93:
+models94:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z5
 	VCVTPS2PD    (R8)(DX*4), Z6
@@ -1900,9 +1900,9 @@ models93:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models93
+	JNZ          models94
 
-folded94:
+folded93:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -1921,11 +1921,11 @@ block95:
 	VMOVUPS (AX), Z0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded98
+	JZ      folded97
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models97:
+models98:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z2
 	VCVTPS2PD    (R8)(DX*4), Z3
@@ -1933,9 +1933,9 @@ models97:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models97
+	JNZ          models98
 
-folded98:
+folded97:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
@@ -1981,11 +1981,11 @@ TEXT ·weightedSumFloat64AVX512(SB), NOSPLIT, $0-80
 	VMOVAPS    Z0, Z0
 	MOVQ       models+48(FP), R8
 	TESTQ      R8, R8
-	JZ         folded7
+	JZ         folded6
 	MOVQ       x+8(FP), SI
 	MOVQ       w+16(FP), DI
 
-models6:
+models7:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z2
 	VFMADD231PD  (R9)(BX*8), Z2, Z1
@@ -1993,9 +1993,9 @@ models6:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models6
+	JNZ          models7
 
-folded7:
+folded6:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
 	VBROADCASTSD divisor+64(FP), Z2
@@ -2023,11 +2023,11 @@ few5:
 	VMOVAPS Z0, Z0
 	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
-	JZ      folded12
+	JZ      folded11
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models11:
+models12:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z4
 	VFMADD231PD  (R9)(BX*8), Z4, Z1
@@ -2037,9 +2037,9 @@ models11:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models11
+	JNZ          models12
 
-folded12:
+folded11:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
 	VBROADCASTSD divisor+64(FP), Z4
@@ -2083,20 +2083,20 @@ fresh15:
 started16:
 	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded18
+	JZ    folded17
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models17:
+models18:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Z2
 	VFMADD231PD  (R10)(SI*8), Z2, Z1
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models17
+	JNZ          models18
 
-folded18:
+folded17:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided20
 	VBROADCASTSD divisor+64(FP), Z2
@@ -2972,11 +2972,11 @@ fresh56:
 started57:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded59
+	JZ    folded58
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models58:
+models59:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z18
 	VFMADD231PD  (R9)(BX*8), Z18, Z2
@@ -2998,9 +2998,9 @@ models58:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models58
+	JNZ          models59
 
-folded59:
+folded58:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided61
 	VBROADCASTSD divisor+64(FP), Z18
@@ -3111,11 +3111,11 @@ fresh66:
 started67:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded69
+	JZ    folded68
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models68:
+models69:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z6
 	VFMADD231PD  (R9)(BX*8), Z6, Z2
@@ -3125,9 +3125,9 @@ models68:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models68
+	JNZ          models69
 
-folded69:
+folded68:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided71
 	VBROADCASTSD divisor+64(FP), Z6
@@ -3184,20 +3184,20 @@ fresh76:
 started77:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded79
+	JZ    folded78
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models78:
+models79:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z3
 	VFMADD231PD  (R9)(BX*8), Z3, Z2
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models78
+	JNZ          models79
 
-folded79:
+folded78:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided81
 	VBROADCASTSD divisor+64(FP), Z3
@@ -3259,20 +3259,20 @@ TEXT ·accumulateFloat64AVX512(SB), NOSPLIT, $0-56
 	VMOVUPS (SI), Z1
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
-	JZ      folded86
+	JZ      folded85
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models85:
+models86:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z0
 	VFMADD231PD  (R9)(BX*8), Z0, Z1
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models85
+	JNZ          models86
 
-folded86:
+folded85:
 blocks83:
 	CMPQ CX, $+128
 	JLT  blocksDone88
@@ -3296,11 +3296,11 @@ block87:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded90
+	JZ      folded89
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models89:
+models90:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z17
 	VFMADD231PD  (R8)(DX*8), Z17, Z0
@@ -3322,9 +3322,9 @@ models89:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models89
+	JNZ          models90
 
-folded90:
+folded89:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -3358,11 +3358,11 @@ block91:
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded94
+	JZ      folded93
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models93:
+models94:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z5
 	VFMADD231PD  (R8)(DX*8), Z5, Z0
@@ -3372,9 +3372,9 @@ models93:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models93
+	JNZ          models94
 
-folded94:
+folded93:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z2, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -3393,20 +3393,20 @@ block95:
 	VMOVUPS (AX), Z0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded98
+	JZ      folded97
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models97:
+models98:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z2
 	VFMADD231PD  (R8)(DX*8), Z2, Z0
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models97
+	JNZ          models98
 
-folded98:
+folded97:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+8, DX
@@ -3452,11 +3452,11 @@ TEXT ·weightedSumFloat16AVX512(SB), NOSPLIT, $0-80
 	VMOVAPS    Z0, Z2
 	MOVQ       models+48(FP), R8
 	TESTQ      R8, R8
-	JZ         folded7
+	JZ         folded6
 	MOVQ       x+8(FP), SI
 	MOVQ       w+16(FP), DI
 
-models6:
+models7:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X3
 	VBROADCASTSS X3, Z3
@@ -3467,9 +3467,9 @@ models6:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models6
+	JNZ          models7
 
-folded7:
+folded6:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -3500,11 +3500,11 @@ few5:
 	VMOVAPS Z0, Z4
 	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
-	JZ      folded12
+	JZ      folded11
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models11:
+models12:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X5
 	VBROADCASTSS X5, Z5
@@ -3519,9 +3519,9 @@ models11:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models11
+	JNZ          models12
 
-folded12:
+folded11:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -3585,11 +3585,11 @@ fresh17:
 started18:
 	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded20
+	JZ    folded19
 	MOVQ  x+8(FP), DI
 	MOVQ  narrow+24(FP), R8
 
-models19:
+models20:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Z2
 	VCVTPH2PS    (R10)(SI*2), Z3
@@ -3597,9 +3597,9 @@ models19:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models19
+	JNZ          models20
 
-folded20:
+folded19:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided22
 	VCVTSD2SS    divisor+64(FP), X0, X2
@@ -4881,11 +4881,11 @@ fresh58:
 started59:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded61
+	JZ    folded60
 	MOVQ  x+8(FP), SI
 	MOVQ  narrow+24(FP), DI
 
-models60:
+models61:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z18
 	VCVTPH2PS    (R9)(BX*2), Z19
@@ -4923,9 +4923,9 @@ models60:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models60
+	JNZ          models61
 
-folded61:
+folded60:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided63
 	VCVTSD2SS    divisor+64(FP), X0, X18
@@ -5053,11 +5053,11 @@ fresh68:
 started69:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded71
+	JZ    folded70
 	MOVQ  x+8(FP), SI
 	MOVQ  narrow+24(FP), DI
 
-models70:
+models71:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z6
 	VCVTPH2PS    (R9)(BX*2), Z7
@@ -5071,9 +5071,9 @@ models70:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models70
+	JNZ          models71
 
-folded71:
+folded70:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided73
 	VCVTSD2SS    divisor+64(FP), X0, X6
@@ -5135,11 +5135,11 @@ fresh78:
 started79:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded81
+	JZ    folded80
 	MOVQ  x+8(FP), SI
 	MOVQ  narrow+24(FP), DI
 
-models80:
+models81:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z3
 	VCVTPH2PS    (R9)(BX*2), Z4
@@ -5147,9 +5147,9 @@ models80:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models80
+	JNZ          models81
 
-folded81:
+folded80:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided83
 	VCVTSD2SS    divisor+64(FP), X0, X3
@@ -5227,11 +5227,11 @@ narrowed88:
 	VMOVUPS (SI), Z2
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
-	JZ      folded90
+	JZ      folded89
 	MOVQ    x+8(FP), SI
 	MOVQ    narrow+24(FP), DI
 
-models89:
+models90:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z0
 	VCVTPH2PS    (R9)(BX*2), Z1
@@ -5239,9 +5239,9 @@ models89:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models89
+	JNZ          models90
 
-folded90:
+folded89:
 blocks85:
 	CMPQ CX, $+256
 	JLT  blocksDone92
@@ -5265,11 +5265,11 @@ block91:
 	VMOVUPS 960(AX), Z16
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded94
+	JZ      folded93
 	MOVQ    x+8(FP), BX
 	MOVQ    narrow+24(FP), SI
 
-models93:
+models94:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z17
 	VCVTPH2PS    (R8)(DX*2), Z18
@@ -5307,9 +5307,9 @@ models93:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models93
+	JNZ          models94
 
-folded94:
+folded93:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -5343,11 +5343,11 @@ block95:
 	VMOVUPS 192(AX), Z4
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded98
+	JZ      folded97
 	MOVQ    x+8(FP), BX
 	MOVQ    narrow+24(FP), SI
 
-models97:
+models98:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z5
 	VCVTPH2PS    (R8)(DX*2), Z6
@@ -5361,9 +5361,9 @@ models97:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models97
+	JNZ          models98
 
-folded98:
+folded97:
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z3, 128(AX)
@@ -5382,11 +5382,11 @@ block99:
 	VMOVUPS (AX), Z0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded102
+	JZ      folded101
 	MOVQ    x+8(FP), BX
 	MOVQ    narrow+24(FP), SI
 
-models101:
+models102:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z1
 	VCVTPH2PS    (R8)(DX*2), Z3
@@ -5394,9 +5394,9 @@ models101:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models101
+	JNZ          models102
 
-folded102:
+folded101:
 	VMOVUPS Z0, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
@@ -5444,11 +5444,11 @@ TEXT ·weightedSumBFloat16AVX512(SB), NOSPLIT, $0-80
 	VMOVAPS    Z0, Z5
 	MOVQ       models+48(FP), R8
 	TESTQ      R8, R8
-	JZ         folded7
+	JZ         folded6
 	MOVQ       x+8(FP), SI
 	MOVQ       w+16(FP), DI
 
-models6:
+models7:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X6
 	VBROADCASTSS X6, Z6
@@ -5465,9 +5465,9 @@ models6:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models6
+	JNZ          models7
 
-folded7:
+folded6:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -5554,11 +5554,11 @@ fresh12:
 started13:
 	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded15
+	JZ    folded14
 	MOVQ  x+8(FP), DI
 	MOVQ  narrow+24(FP), R8
 
-models14:
+models15:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Z4
 	VMOVUPS      (R10)(SI*2), Z6
@@ -5569,9 +5569,9 @@ models14:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models14
+	JNZ          models15
 
-folded15:
+folded14:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided17
 	VCVTSD2SS    divisor+64(FP), X0, X4
@@ -7320,11 +7320,11 @@ fresh53:
 started54:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded56
+	JZ    folded55
 	MOVQ  x+8(FP), SI
 	MOVQ  narrow+24(FP), DI
 
-models55:
+models56:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z19
 	VMOVUPS      (R9)(BX*2), Z21
@@ -7370,9 +7370,9 @@ models55:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models55
+	JNZ          models56
 
-folded56:
+folded55:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided58
 	VCVTSD2SS    divisor+64(FP), X0, X19
@@ -7556,11 +7556,11 @@ fresh63:
 started64:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded66
+	JZ    folded65
 	MOVQ  x+8(FP), SI
 	MOVQ  narrow+24(FP), DI
 
-models65:
+models66:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z7
 	VMOVUPS      (R9)(BX*2), Z9
@@ -7576,9 +7576,9 @@ models65:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models65
+	JNZ          models66
 
-folded66:
+folded65:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided68
 	VCVTSD2SS    divisor+64(FP), X0, X7
@@ -7658,11 +7658,11 @@ fresh73:
 started74:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded76
+	JZ    folded75
 	MOVQ  x+8(FP), SI
 	MOVQ  narrow+24(FP), DI
 
-models75:
+models76:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z5
 	VMOVUPS      (R9)(BX*2), Z7
@@ -7673,9 +7673,9 @@ models75:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models75
+	JNZ          models76
 
-folded76:
+folded75:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided78
 	VCVTSD2SS    divisor+64(FP), X0, X5
@@ -7822,11 +7822,11 @@ narrowed83:
 	VPERMI2PS Z0, Z2, Z5
 	MOVQ      models+40(FP), R8
 	TESTQ     R8, R8
-	JZ        folded85
+	JZ        folded84
 	MOVQ      x+8(FP), SI
 	MOVQ      narrow+24(FP), DI
 
-models84:
+models85:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Z0
 	VMOVUPS      (R9)(BX*2), Z3
@@ -7837,9 +7837,9 @@ models84:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models84
+	JNZ          models85
 
-folded85:
+folded84:
 blocks80:
 	CMPQ CX, $+256
 	JLT  blocksDone87
@@ -7895,11 +7895,11 @@ block86:
 	VPERMI2PS Z19, Z20, Z18
 	MOVQ      models+40(FP), DI
 	TESTQ     DI, DI
-	JZ        folded89
+	JZ        folded88
 	MOVQ      x+8(FP), BX
 	MOVQ      narrow+24(FP), SI
 
-models88:
+models89:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z19
 	VMOVUPS      (R8)(DX*2), Z21
@@ -7945,9 +7945,9 @@ models88:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models88
+	JNZ          models89
 
-folded89:
+folded88:
 	VMOVDQU32 low<>+0(SB), Z19
 	VMOVDQU32 high<>+0(SB), Z20
 	VPERMI2PS Z2, Z0, Z19
@@ -8021,11 +8021,11 @@ block90:
 	VPERMI2PS Z7, Z8, Z6
 	MOVQ      models+40(FP), DI
 	TESTQ     DI, DI
-	JZ        folded93
+	JZ        folded92
 	MOVQ      x+8(FP), BX
 	MOVQ      narrow+24(FP), SI
 
-models92:
+models93:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z7
 	VMOVUPS      (R8)(DX*2), Z9
@@ -8041,9 +8041,9 @@ models92:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models92
+	JNZ          models93
 
-folded93:
+folded92:
 	VMOVDQU32 low<>+0(SB), Z7
 	VMOVDQU32 high<>+0(SB), Z8
 	VPERMI2PS Z2, Z0, Z7
@@ -8075,11 +8075,11 @@ block94:
 	VPERMI2PS Z3, Z6, Z2
 	MOVQ      models+40(FP), DI
 	TESTQ     DI, DI
-	JZ        folded97
+	JZ        folded96
 	MOVQ      x+8(FP), BX
 	MOVQ      narrow+24(FP), SI
 
-models96:
+models97:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Z3
 	VMOVUPS      (R8)(DX*2), Z7
@@ -8090,9 +8090,9 @@ models96:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models96
+	JNZ          models97
 
-folded97:
+folded96:
 	VMOVDQU32 low<>+0(SB), Z3
 	VMOVDQU32 high<>+0(SB), Z6
 	VPERMI2PS Z2, Z0, Z3
@@ -8184,11 +8184,11 @@ TEXT ·weightedSumFloat32NativeAVX512(SB), NOSPLIT, $0-80
 	VMOVAPS    Z0, Z2
 	MOVQ       models+48(FP), R8
 	TESTQ      R8, R8
-	JZ         folded7
+	JZ         folded6
 	MOVQ       x+8(FP), SI
 	MOVQ       w+16(FP), DI
 
-models6:
+models7:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X3
 	VBROADCASTSS X3, Z3
@@ -8197,9 +8197,9 @@ models6:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models6
+	JNZ          models7
 
-folded7:
+folded6:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -8228,11 +8228,11 @@ few5:
 	VMOVAPS Z0, Z4
 	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
-	JZ      folded12
+	JZ      folded11
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models11:
+models12:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X5
 	VBROADCASTSS X5, Z5
@@ -8243,9 +8243,9 @@ models11:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models11
+	JNZ          models12
 
-folded12:
+folded11:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -8290,11 +8290,11 @@ fresh15:
 started16:
 	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded18
+	JZ    folded17
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models17:
+models18:
 	MOVQ         (DI), R10
 	VCVTSD2SS    (R8), X0, X2
 	VBROADCASTSS X2, Z2
@@ -8302,9 +8302,9 @@ models17:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models17
+	JNZ          models18
 
-folded18:
+folded17:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided20
 	VCVTSD2SS    divisor+64(FP), X0, X2
@@ -9202,11 +9202,11 @@ fresh56:
 started57:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded59
+	JZ    folded58
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models58:
+models59:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X18
 	VBROADCASTSS X18, Z18
@@ -9229,9 +9229,9 @@ models58:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models58
+	JNZ          models59
 
-folded59:
+folded58:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided61
 	VCVTSD2SS    divisor+64(FP), X0, X18
@@ -9343,11 +9343,11 @@ fresh66:
 started67:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded69
+	JZ    folded68
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models68:
+models69:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X6
 	VBROADCASTSS X6, Z6
@@ -9358,9 +9358,9 @@ models68:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models68
+	JNZ          models69
 
-folded69:
+folded68:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided71
 	VCVTSD2SS    divisor+64(FP), X0, X6
@@ -9418,11 +9418,11 @@ fresh76:
 started77:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded79
+	JZ    folded78
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models78:
+models79:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X3
 	VBROADCASTSS X3, Z3
@@ -9430,9 +9430,9 @@ models78:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models78
+	JNZ          models79
 
-folded79:
+folded78:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided81
 	VCVTSD2SS    divisor+64(FP), X0, X3
@@ -9495,11 +9495,11 @@ TEXT ·accumulateFloat32NativeAVX512(SB), NOSPLIT, $0-56
 	VMOVUPS (SI), Z1
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
-	JZ      folded86
+	JZ      folded85
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models85:
+models86:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X2
 	VBROADCASTSS X2, Z2
@@ -9507,9 +9507,9 @@ models85:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models85
+	JNZ          models86
 
-folded86:
+folded85:
 blocks83:
 	CMPQ CX, $+256
 	JLT  blocksDone88
@@ -9533,11 +9533,11 @@ block87:
 	VMOVUPS 960(AX), Z17
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded90
+	JZ      folded89
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models89:
+models90:
 	MOVQ         (BX), R8
 	VCVTSD2SS    (SI), X0, X18
 	VBROADCASTSS X18, Z18
@@ -9560,9 +9560,9 @@ models89:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models89
+	JNZ          models90
 
-folded90:
+folded89:
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
@@ -9596,11 +9596,11 @@ block91:
 	VMOVUPS 192(AX), Z5
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded94
+	JZ      folded93
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models93:
+models94:
 	MOVQ         (BX), R8
 	VCVTSD2SS    (SI), X0, X6
 	VBROADCASTSS X6, Z6
@@ -9611,9 +9611,9 @@ models93:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models93
+	JNZ          models94
 
-folded94:
+folded93:
 	VMOVUPS Z2, (AX)
 	VMOVUPS Z3, 64(AX)
 	VMOVUPS Z4, 128(AX)
@@ -9632,11 +9632,11 @@ block95:
 	VMOVUPS (AX), Z2
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded98
+	JZ      folded97
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models97:
+models98:
 	MOVQ         (BX), R8
 	VCVTSD2SS    (SI), X0, X3
 	VBROADCASTSS X3, Z3
@@ -9644,9 +9644,9 @@ models97:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models97
+	JNZ          models98
 
-folded98:
+folded97:
 	VMOVUPS Z2, (AX)
 	ADDQ    $+64, AX
 	ADDQ    $+16, DX
@@ -9705,11 +9705,11 @@ fresh5:
 started6:
 	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded8
+	JZ    folded7
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models7:
+models8:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Z4
 	VMOVUPD      (R10)(SI*8), Z5
@@ -9727,9 +9727,9 @@ models7:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models7
+	JNZ          models8
 
-folded8:
+folded7:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided10
 	VBROADCASTSD divisor+64(FP), Z4
@@ -10956,11 +10956,11 @@ fresh46:
 started47:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded49
+	JZ    folded48
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models48:
+models49:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z7
 	VMOVUPD      (R9)(BX*8), Z8
@@ -11014,9 +11014,9 @@ models48:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models48
+	JNZ          models49
 
-folded49:
+folded48:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided51
 	VBROADCASTSD divisor+64(FP), Z7
@@ -11102,11 +11102,11 @@ fresh56:
 started57:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded59
+	JZ    folded58
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models58:
+models59:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z4
 	VMOVUPD      (R9)(BX*8), Z5
@@ -11124,9 +11124,9 @@ models58:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models58
+	JNZ          models59
 
-folded59:
+folded58:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided61
 	VBROADCASTSD divisor+64(FP), Z4
@@ -11197,11 +11197,11 @@ TEXT ·accumulateFloat64WiderAVX512(SB), NOSPLIT, $0-56
 	VMOVUPD 262144(SI), Z2
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
-	JZ      folded66
+	JZ      folded65
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models65:
+models66:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Z3
 	VMOVUPD      (R9)(BX*8), Z4
@@ -11219,9 +11219,9 @@ models65:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models65
+	JNZ          models66
 
-folded66:
+folded65:
 blocks63:
 	CMPQ CX, $+32
 	JLT  blocksDone68
@@ -11237,11 +11237,11 @@ block67:
 	VMOVUPD 262336(AX), Z10
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded70
+	JZ      folded69
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models69:
+models70:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z11
 	VMOVUPD      (R8)(DX*8), Z12
@@ -11295,9 +11295,9 @@ models69:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models69
+	JNZ          models70
 
-folded70:
+folded69:
 	VMOVUPD Z3, (AX)
 	VMOVUPD Z4, 262144(AX)
 	VMOVUPD Z5, 64(AX)
@@ -11321,11 +11321,11 @@ block71:
 	VMOVUPD 262144(AX), Z4
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded74
+	JZ      folded73
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models73:
+models74:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Z5
 	VMOVUPD      (R8)(DX*8), Z6
@@ -11343,9 +11343,9 @@ models73:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models73
+	JNZ          models74
 
-folded74:
+folded73:
 	VMOVUPD Z3, (AX)
 	VMOVUPD Z4, 262144(AX)
 	ADDQ    $+64, AX
@@ -11393,11 +11393,11 @@ TEXT ·weightedSumFloat32AVX2(SB), NOSPLIT, $0-80
 	VMOVAPS  Y0, Y0
 	MOVQ     models+48(FP), R8
 	TESTQ    R8, R8
-	JZ       folded7
+	JZ       folded6
 	MOVQ     x+8(FP), SI
 	MOVQ     w+16(FP), DI
 
-models6:
+models7:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y2
 	VCVTPS2PD    (R9)(BX*4), Y3
@@ -11407,9 +11407,9 @@ models6:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models6
+	JNZ          models7
 
-folded7:
+folded6:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
 	VBROADCASTSD divisor+64(FP), Y2
@@ -11441,11 +11441,11 @@ few5:
 	VMOVAPS Y0, Y0
 	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
-	JZ      folded12
+	JZ      folded11
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models11:
+models12:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y4
 	VCVTPS2PD    (R9)(BX*4), Y5
@@ -11459,9 +11459,9 @@ models11:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models11
+	JNZ          models12
 
-folded12:
+folded11:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
 	VBROADCASTSD divisor+64(FP), Y4
@@ -11503,11 +11503,11 @@ few10:
 	VMOVAPS Y0, Y0
 	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
-	JZ      folded17
+	JZ      folded16
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models16:
+models17:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y8
 	VCVTPS2PD    (R9)(BX*4), Y9
@@ -11529,9 +11529,9 @@ models16:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models16
+	JNZ          models17
 
-folded17:
+folded16:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided19
 	VBROADCASTSD divisor+64(FP), Y8
@@ -11595,11 +11595,11 @@ fresh20:
 started21:
 	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded23
+	JZ    folded22
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models22:
+models23:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Y2
 	VCVTPS2PD    (R10)(SI*4), Y3
@@ -11607,9 +11607,9 @@ models22:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models22
+	JNZ          models23
 
-folded23:
+folded22:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided25
 	VBROADCASTSD divisor+64(FP), Y2
@@ -12374,11 +12374,11 @@ fresh61:
 started62:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded64
+	JZ    folded63
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models63:
+models64:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y10
 	VCVTPS2PD    (R9)(BX*4), Y11
@@ -12400,9 +12400,9 @@ models63:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models63
+	JNZ          models64
 
-folded64:
+folded63:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided66
 	VBROADCASTSD divisor+64(FP), Y10
@@ -12485,11 +12485,11 @@ fresh71:
 started72:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded74
+	JZ    folded73
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models73:
+models74:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y4
 	VCVTPS2PD    (R9)(BX*4), Y5
@@ -12499,9 +12499,9 @@ models73:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models73
+	JNZ          models74
 
-folded74:
+folded73:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided76
 	VBROADCASTSD divisor+64(FP), Y4
@@ -12552,11 +12552,11 @@ fresh81:
 started82:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded84
+	JZ    folded83
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models83:
+models84:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y3
 	VCVTPS2PD    (R9)(BX*4), Y4
@@ -12564,9 +12564,9 @@ models83:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models83
+	JNZ          models84
 
-folded84:
+folded83:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided86
 	VBROADCASTSD divisor+64(FP), Y3
@@ -12611,11 +12611,11 @@ small1:
 	VMOVAPS Y0, Y0
 	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded90
+	JZ      folded89
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models89:
+models90:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y1
 	LEAQ         (R8)(BX*4), R8
@@ -12626,9 +12626,9 @@ models89:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models89
+	JNZ          models90
 
-folded90:
+folded89:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided92
 	VBROADCASTSD divisor+64(FP), Y1
@@ -12651,11 +12651,11 @@ smaller88:
 	VMOVAPS Y0, Y0
 	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded95
+	JZ      folded94
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models94:
+models95:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y1
 	LEAQ         (R8)(BX*4), R8
@@ -12666,9 +12666,9 @@ models94:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models94
+	JNZ          models95
 
-folded95:
+folded94:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided97
 	VBROADCASTSD divisor+64(FP), Y1
@@ -12710,11 +12710,11 @@ TEXT ·accumulateFloat32AVX2(SB), NOSPLIT, $0-56
 	VMOVUPS (SI), Y1
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
-	JZ      folded101
+	JZ      folded100
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models100:
+models101:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y0
 	VCVTPS2PD    (R9)(BX*4), Y2
@@ -12722,9 +12722,9 @@ models100:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models100
+	JNZ          models101
 
-folded101:
+folded100:
 blocks98:
 	CMPQ CX, $+32
 	JLT  blocksDone103
@@ -12740,11 +12740,11 @@ block102:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded105
+	JZ      folded104
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models104:
+models105:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y9
 	VCVTPS2PD    (R8)(DX*4), Y10
@@ -12766,9 +12766,9 @@ models104:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models104
+	JNZ          models105
 
-folded105:
+folded104:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -12792,11 +12792,11 @@ block106:
 	VMOVUPS 32(AX), Y2
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded109
+	JZ      folded108
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models108:
+models109:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y3
 	VCVTPS2PD    (R8)(DX*4), Y4
@@ -12806,9 +12806,9 @@ models108:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models108
+	JNZ          models109
 
-folded109:
+folded108:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
@@ -12825,11 +12825,11 @@ block110:
 	VMOVUPS (AX), Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded113
+	JZ      folded112
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models112:
+models113:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y2
 	VCVTPS2PD    (R8)(DX*4), Y3
@@ -12837,9 +12837,9 @@ models112:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models112
+	JNZ          models113
 
-folded113:
+folded112:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+4, DX
@@ -12885,11 +12885,11 @@ TEXT ·weightedSumFloat64AVX2(SB), NOSPLIT, $0-80
 	VMOVAPS  Y0, Y0
 	MOVQ     models+48(FP), R8
 	TESTQ    R8, R8
-	JZ       folded7
+	JZ       folded6
 	MOVQ     x+8(FP), SI
 	MOVQ     w+16(FP), DI
 
-models6:
+models7:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y2
 	VFMADD231PD  (R9)(BX*8), Y2, Y1
@@ -12897,9 +12897,9 @@ models6:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models6
+	JNZ          models7
 
-folded7:
+folded6:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
 	VBROADCASTSD divisor+64(FP), Y2
@@ -12929,11 +12929,11 @@ few5:
 	VMOVAPS Y0, Y0
 	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
-	JZ      folded12
+	JZ      folded11
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models11:
+models12:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y4
 	VFMADD231PD  (R9)(BX*8), Y4, Y1
@@ -12943,9 +12943,9 @@ models11:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models11
+	JNZ          models12
 
-folded12:
+folded11:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
 	VBROADCASTSD divisor+64(FP), Y4
@@ -12983,11 +12983,11 @@ few10:
 	VMOVAPS Y0, Y0
 	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
-	JZ      folded17
+	JZ      folded16
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models16:
+models17:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y8
 	VFMADD231PD  (R9)(BX*8), Y8, Y1
@@ -13001,9 +13001,9 @@ models16:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models16
+	JNZ          models17
 
-folded17:
+folded16:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided19
 	VBROADCASTSD divisor+64(FP), Y8
@@ -13059,20 +13059,20 @@ fresh20:
 started21:
 	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded23
+	JZ    folded22
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models22:
+models23:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Y2
 	VFMADD231PD  (R10)(SI*8), Y2, Y1
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models22
+	JNZ          models23
 
-folded23:
+folded22:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided25
 	VBROADCASTSD divisor+64(FP), Y2
@@ -13636,11 +13636,11 @@ fresh61:
 started62:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded64
+	JZ    folded63
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models63:
+models64:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y10
 	VFMADD231PD  (R9)(BX*8), Y10, Y2
@@ -13654,9 +13654,9 @@ models63:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models63
+	JNZ          models64
 
-folded64:
+folded63:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided66
 	VBROADCASTSD divisor+64(FP), Y10
@@ -13731,11 +13731,11 @@ fresh71:
 started72:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded74
+	JZ    folded73
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models73:
+models74:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y4
 	VFMADD231PD  (R9)(BX*8), Y4, Y2
@@ -13743,9 +13743,9 @@ models73:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models73
+	JNZ          models74
 
-folded74:
+folded73:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided76
 	VBROADCASTSD divisor+64(FP), Y4
@@ -13794,20 +13794,20 @@ fresh81:
 started82:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded84
+	JZ    folded83
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models83:
+models84:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y3
 	VFMADD231PD  (R9)(BX*8), Y3, Y2
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models83
+	JNZ          models84
 
-folded84:
+folded83:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided86
 	VBROADCASTSD divisor+64(FP), Y3
@@ -13851,11 +13851,11 @@ small1:
 	VMOVAPS Y0, Y0
 	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded90
+	JZ      folded89
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models89:
+models90:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y2
 	LEAQ         (R8)(BX*8), R8
@@ -13865,9 +13865,9 @@ models89:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models89
+	JNZ          models90
 
-folded90:
+folded89:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided92
 	VBROADCASTSD divisor+64(FP), Y1
@@ -13889,11 +13889,11 @@ smaller88:
 	VMOVAPS Y0, Y0
 	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded95
+	JZ      folded94
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models94:
+models95:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y2
 	LEAQ         (R8)(BX*8), R8
@@ -13903,9 +13903,9 @@ models94:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models94
+	JNZ          models95
 
-folded95:
+folded94:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided97
 	VBROADCASTSD divisor+64(FP), Y1
@@ -13946,20 +13946,20 @@ TEXT ·accumulateFloat64AVX2(SB), NOSPLIT, $0-56
 	VMOVUPS (SI), Y1
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
-	JZ      folded101
+	JZ      folded100
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models100:
+models101:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y0
 	VFMADD231PD  (R9)(BX*8), Y0, Y1
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models100
+	JNZ          models101
 
-folded101:
+folded100:
 blocks98:
 	CMPQ CX, $+32
 	JLT  blocksDone103
@@ -13975,11 +13975,11 @@ block102:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded105
+	JZ      folded104
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models104:
+models105:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y9
 	VFMADD231PD  (R8)(DX*8), Y9, Y0
@@ -13993,9 +13993,9 @@ models104:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models104
+	JNZ          models105
 
-folded105:
+folded104:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -14019,11 +14019,11 @@ block106:
 	VMOVUPS 32(AX), Y2
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded109
+	JZ      folded108
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models108:
+models109:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y3
 	VFMADD231PD  (R8)(DX*8), Y3, Y0
@@ -14031,9 +14031,9 @@ models108:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models108
+	JNZ          models109
 
-folded109:
+folded108:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
@@ -14050,20 +14050,20 @@ block110:
 	VMOVUPS (AX), Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded113
+	JZ      folded112
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models112:
+models113:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y2
 	VFMADD231PD  (R8)(DX*8), Y2, Y0
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models112
+	JNZ          models113
 
-folded113:
+folded112:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+4, DX
@@ -14109,11 +14109,11 @@ TEXT ·weightedSumFloat16AVX2(SB), NOSPLIT, $0-80
 	VMOVAPS  Y0, Y2
 	MOVQ     models+48(FP), R8
 	TESTQ    R8, R8
-	JZ       folded7
+	JZ       folded6
 	MOVQ     x+8(FP), SI
 	MOVQ     w+16(FP), DI
 
-models6:
+models7:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X3
 	VBROADCASTSS X3, Y3
@@ -14124,9 +14124,9 @@ models6:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models6
+	JNZ          models7
 
-folded7:
+folded6:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -14159,11 +14159,11 @@ few5:
 	VMOVAPS Y0, Y4
 	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
-	JZ      folded12
+	JZ      folded11
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models11:
+models12:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X5
 	VBROADCASTSS X5, Y5
@@ -14178,9 +14178,9 @@ models11:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models11
+	JNZ          models12
 
-folded12:
+folded11:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -14223,11 +14223,11 @@ few10:
 	VMOVAPS Y0, Y8
 	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
-	JZ      folded17
+	JZ      folded16
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models16:
+models17:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X9
 	VBROADCASTSS X9, Y9
@@ -14250,9 +14250,9 @@ models16:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models16
+	JNZ          models17
 
-folded17:
+folded16:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided19
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -14332,11 +14332,11 @@ fresh22:
 started23:
 	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded25
+	JZ    folded24
 	MOVQ  x+8(FP), DI
 	MOVQ  narrow+24(FP), R8
 
-models24:
+models25:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Y2
 	VCVTPH2PS    (R10)(SI*2), Y3
@@ -14344,9 +14344,9 @@ models24:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models24
+	JNZ          models25
 
-folded25:
+folded24:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided27
 	VCVTSD2SS    divisor+64(FP), X0, X2
@@ -15116,11 +15116,11 @@ fresh63:
 started64:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded66
+	JZ    folded65
 	MOVQ  x+8(FP), SI
 	MOVQ  narrow+24(FP), DI
 
-models65:
+models66:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y10
 	VCVTPH2PS    (R9)(BX*2), Y11
@@ -15142,9 +15142,9 @@ models65:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models65
+	JNZ          models66
 
-folded66:
+folded65:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided68
 	VCVTSD2SS    divisor+64(FP), X0, X10
@@ -15228,11 +15228,11 @@ fresh73:
 started74:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded76
+	JZ    folded75
 	MOVQ  x+8(FP), SI
 	MOVQ  narrow+24(FP), DI
 
-models75:
+models76:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y4
 	VCVTPH2PS    (R9)(BX*2), Y5
@@ -15242,9 +15242,9 @@ models75:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models75
+	JNZ          models76
 
-folded76:
+folded75:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided78
 	VCVTSD2SS    divisor+64(FP), X0, X4
@@ -15296,11 +15296,11 @@ fresh83:
 started84:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded86
+	JZ    folded85
 	MOVQ  x+8(FP), SI
 	MOVQ  narrow+24(FP), DI
 
-models85:
+models86:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y3
 	VCVTPH2PS    (R9)(BX*2), Y4
@@ -15308,9 +15308,9 @@ models85:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models85
+	JNZ          models86
 
-folded86:
+folded85:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided88
 	VCVTSD2SS    divisor+64(FP), X0, X3
@@ -15356,11 +15356,11 @@ small1:
 	VMOVAPS Y0, Y1
 	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded92
+	JZ      folded91
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models91:
+models92:
 	MOVQ         (CX), R8
 	VCVTSD2SS    (SI), X0, X2
 	VBROADCASTSS X2, Y2
@@ -15372,9 +15372,9 @@ models91:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models91
+	JNZ          models92
 
-folded92:
+folded91:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided94
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -15400,11 +15400,11 @@ smaller90:
 	VMOVAPS Y0, Y1
 	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded97
+	JZ      folded96
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models96:
+models97:
 	MOVQ         (CX), R8
 	VCVTSD2SS    (SI), X0, X2
 	VBROADCASTSS X2, Y2
@@ -15416,9 +15416,9 @@ models96:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models96
+	JNZ          models97
 
-folded97:
+folded96:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided99
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -15442,11 +15442,11 @@ smaller95:
 	VMOVAPS Y0, Y1
 	MOVQ    models+48(FP), SI
 	TESTQ   SI, SI
-	JZ      folded102
+	JZ      folded101
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), DX
 
-models101:
+models102:
 	MOVQ         (CX), DI
 	VCVTSD2SS    (DX), X0, X2
 	VBROADCASTSS X2, Y2
@@ -15458,9 +15458,9 @@ models101:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, DX
 	DECQ         SI
-	JNZ          models101
+	JNZ          models102
 
-folded102:
+folded101:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided104
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -15516,11 +15516,11 @@ narrowed108:
 	VMOVUPS (SI), Y2
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
-	JZ      folded110
+	JZ      folded109
 	MOVQ    x+8(FP), SI
 	MOVQ    narrow+24(FP), DI
 
-models109:
+models110:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y0
 	VCVTPH2PS    (R9)(BX*2), Y1
@@ -15528,9 +15528,9 @@ models109:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models109
+	JNZ          models110
 
-folded110:
+folded109:
 blocks105:
 	CMPQ CX, $+64
 	JLT  blocksDone112
@@ -15546,11 +15546,11 @@ block111:
 	VMOVUPS 224(AX), Y8
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded114
+	JZ      folded113
 	MOVQ    x+8(FP), BX
 	MOVQ    narrow+24(FP), SI
 
-models113:
+models114:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y9
 	VCVTPH2PS    (R8)(DX*2), Y10
@@ -15572,9 +15572,9 @@ models113:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models113
+	JNZ          models114
 
-folded114:
+folded113:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y3, 64(AX)
@@ -15598,11 +15598,11 @@ block115:
 	VMOVUPS 32(AX), Y1
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded118
+	JZ      folded117
 	MOVQ    x+8(FP), BX
 	MOVQ    narrow+24(FP), SI
 
-models117:
+models118:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y3
 	VCVTPH2PS    (R8)(DX*2), Y4
@@ -15612,9 +15612,9 @@ models117:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models117
+	JNZ          models118
 
-folded118:
+folded117:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	ADDQ    $+64, AX
@@ -15631,11 +15631,11 @@ block119:
 	VMOVUPS (AX), Y0
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded122
+	JZ      folded121
 	MOVQ    x+8(FP), BX
 	MOVQ    narrow+24(FP), SI
 
-models121:
+models122:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y1
 	VCVTPH2PS    (R8)(DX*2), Y3
@@ -15643,9 +15643,9 @@ models121:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models121
+	JNZ          models122
 
-folded122:
+folded121:
 	VMOVUPS Y0, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+8, DX
@@ -15695,11 +15695,11 @@ TEXT ·weightedSumBFloat16AVX2(SB), NOSPLIT, $0-80
 	VMOVAPS  Y0, Y5
 	MOVQ     models+48(FP), R8
 	TESTQ    R8, R8
-	JZ       folded7
+	JZ       folded6
 	MOVQ     x+8(FP), SI
 	MOVQ     w+16(FP), DI
 
-models6:
+models7:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X6
 	VBROADCASTSS X6, Y6
@@ -15716,9 +15716,9 @@ models6:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models6
+	JNZ          models7
 
-folded7:
+folded6:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -15793,11 +15793,11 @@ few5:
 	VMOVAPS Y0, Y9
 	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
-	JZ      folded12
+	JZ      folded11
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models11:
+models12:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X10
 	VBROADCASTSS X10, Y10
@@ -15824,9 +15824,9 @@ models11:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models11
+	JNZ          models12
 
-folded12:
+folded11:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -15979,11 +15979,11 @@ fresh17:
 started18:
 	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded20
+	JZ    folded19
 	MOVQ  x+8(FP), DI
 	MOVQ  narrow+24(FP), R8
 
-models19:
+models20:
 	MOVQ         (DI), R10
 	VBROADCASTSS (R8), Y4
 	VMOVUPS      (R10)(SI*2), Y6
@@ -15994,9 +15994,9 @@ models19:
 	ADDQ         $0x18, DI
 	ADDQ         $0x04, R8
 	DECQ         R9
-	JNZ          models19
+	JNZ          models20
 
-folded20:
+folded19:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided22
 	VCVTSD2SS    divisor+64(FP), X0, X4
@@ -17142,11 +17142,11 @@ fresh58:
 started59:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded61
+	JZ    folded60
 	MOVQ  x+8(FP), SI
 	MOVQ  narrow+24(FP), DI
 
-models60:
+models61:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y11
 	VMOVUPS      (R9)(BX*2), Y13
@@ -17172,9 +17172,9 @@ models60:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models60
+	JNZ          models61
 
-folded61:
+folded60:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided63
 	VCVTSD2SS    divisor+64(FP), X0, X11
@@ -17322,11 +17322,11 @@ fresh68:
 started69:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded71
+	JZ    folded70
 	MOVQ  x+8(FP), SI
 	MOVQ  narrow+24(FP), DI
 
-models70:
+models71:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y5
 	VMOVUPS      (R9)(BX*2), Y7
@@ -17337,9 +17337,9 @@ models70:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models70
+	JNZ          models71
 
-folded71:
+folded70:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided73
 	VCVTSD2SS    divisor+64(FP), X0, X5
@@ -17406,11 +17406,11 @@ small1:
 	VMOVAPS Y0, Y3
 	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded77
+	JZ      folded76
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models76:
+models77:
 	MOVQ         (CX), R8
 	VCVTSD2SS    (SI), X0, X4
 	VBROADCASTSS X4, Y4
@@ -17424,9 +17424,9 @@ models76:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models76
+	JNZ          models77
 
-folded77:
+folded76:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided79
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -17473,11 +17473,11 @@ smaller75:
 	VMOVAPS Y0, Y3
 	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded82
+	JZ      folded81
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models81:
+models82:
 	MOVQ         (CX), R8
 	VCVTSD2SS    (SI), X0, X4
 	VBROADCASTSS X4, Y4
@@ -17491,9 +17491,9 @@ models81:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models81
+	JNZ          models82
 
-folded82:
+folded81:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided84
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -17540,11 +17540,11 @@ smaller80:
 	VMOVAPS Y0, Y3
 	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded87
+	JZ      folded86
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models86:
+models87:
 	MOVQ         (CX), R8
 	VCVTSD2SS    (SI), X0, X4
 	VBROADCASTSS X4, Y4
@@ -17558,9 +17558,9 @@ models86:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models86
+	JNZ          models87
 
-folded87:
+folded86:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided89
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -17605,11 +17605,11 @@ smaller85:
 	VMOVAPS Y0, Y3
 	MOVQ    models+48(FP), SI
 	TESTQ   SI, SI
-	JZ      folded92
+	JZ      folded91
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), DX
 
-models91:
+models92:
 	MOVQ         (CX), DI
 	VCVTSD2SS    (DX), X0, X4
 	VBROADCASTSS X4, Y4
@@ -17623,9 +17623,9 @@ models91:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, DX
 	DECQ         SI
-	JNZ          models91
+	JNZ          models92
 
-folded92:
+folded91:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided94
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -17717,11 +17717,11 @@ narrowed98:
 	VPERMPD $0xd8, Y5, Y5
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
-	JZ      folded100
+	JZ      folded99
 	MOVQ    x+8(FP), SI
 	MOVQ    narrow+24(FP), DI
 
-models99:
+models100:
 	MOVQ         (SI), R9
 	VBROADCASTSS (DI), Y0
 	VMOVUPS      (R9)(BX*2), Y3
@@ -17732,9 +17732,9 @@ models99:
 	ADDQ         $0x18, SI
 	ADDQ         $0x04, DI
 	DECQ         R8
-	JNZ          models99
+	JNZ          models100
 
-folded100:
+folded99:
 blocks95:
 	CMPQ CX, $+64
 	JLT  blocksDone102
@@ -17766,11 +17766,11 @@ block101:
 	VPERMPD $0xd8, Y10, Y10
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded104
+	JZ      folded103
 	MOVQ    x+8(FP), BX
 	MOVQ    narrow+24(FP), SI
 
-models103:
+models104:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y11
 	VMOVUPS      (R8)(DX*2), Y13
@@ -17796,9 +17796,9 @@ models103:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models103
+	JNZ          models104
 
-folded104:
+folded103:
 	VUNPCKLPS  Y2, Y0, Y11
 	VUNPCKHPS  Y2, Y0, Y2
 	VPERM2F128 $0x20, Y2, Y11, Y0
@@ -17842,11 +17842,11 @@ block105:
 	VPERMPD $0xd8, Y2, Y2
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded108
+	JZ      folded107
 	MOVQ    x+8(FP), BX
 	MOVQ    narrow+24(FP), SI
 
-models107:
+models108:
 	MOVQ         (BX), R8
 	VBROADCASTSS (SI), Y3
 	VMOVUPS      (R8)(DX*2), Y7
@@ -17857,9 +17857,9 @@ models107:
 	ADDQ         $0x18, BX
 	ADDQ         $0x04, SI
 	DECQ         DI
-	JNZ          models107
+	JNZ          models108
 
-folded108:
+folded107:
 	VUNPCKLPS  Y2, Y0, Y3
 	VUNPCKHPS  Y2, Y0, Y2
 	VPERM2F128 $0x20, Y2, Y3, Y0
@@ -17915,11 +17915,11 @@ TEXT ·weightedSumFloat32NativeAVX2(SB), NOSPLIT, $0-80
 	VMOVAPS  Y0, Y2
 	MOVQ     models+48(FP), R8
 	TESTQ    R8, R8
-	JZ       folded7
+	JZ       folded6
 	MOVQ     x+8(FP), SI
 	MOVQ     w+16(FP), DI
 
-models6:
+models7:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X3
 	VBROADCASTSS X3, Y3
@@ -17928,9 +17928,9 @@ models6:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models6
+	JNZ          models7
 
-folded7:
+folded6:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -17961,11 +17961,11 @@ few5:
 	VMOVAPS Y0, Y4
 	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
-	JZ      folded12
+	JZ      folded11
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models11:
+models12:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X5
 	VBROADCASTSS X5, Y5
@@ -17976,9 +17976,9 @@ models11:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models11
+	JNZ          models12
 
-folded12:
+folded11:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -18017,11 +18017,11 @@ few10:
 	VMOVAPS Y0, Y8
 	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
-	JZ      folded17
+	JZ      folded16
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models16:
+models17:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X9
 	VBROADCASTSS X9, Y9
@@ -18036,9 +18036,9 @@ models16:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models16
+	JNZ          models17
 
-folded17:
+folded16:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided19
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -18095,11 +18095,11 @@ fresh20:
 started21:
 	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded23
+	JZ    folded22
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models22:
+models23:
 	MOVQ         (DI), R10
 	VCVTSD2SS    (R8), X0, X2
 	VBROADCASTSS X2, Y2
@@ -18107,9 +18107,9 @@ models22:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models22
+	JNZ          models23
 
-folded23:
+folded22:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided25
 	VCVTSD2SS    divisor+64(FP), X0, X2
@@ -18695,11 +18695,11 @@ fresh61:
 started62:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded64
+	JZ    folded63
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models63:
+models64:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X10
 	VBROADCASTSS X10, Y10
@@ -18714,9 +18714,9 @@ models63:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models63
+	JNZ          models64
 
-folded64:
+folded63:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided66
 	VCVTSD2SS    divisor+64(FP), X0, X10
@@ -18792,11 +18792,11 @@ fresh71:
 started72:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded74
+	JZ    folded73
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models73:
+models74:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X4
 	VBROADCASTSS X4, Y4
@@ -18805,9 +18805,9 @@ models73:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models73
+	JNZ          models74
 
-folded74:
+folded73:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided76
 	VCVTSD2SS    divisor+64(FP), X0, X4
@@ -18857,11 +18857,11 @@ fresh81:
 started82:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded84
+	JZ    folded83
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models83:
+models84:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X3
 	VBROADCASTSS X3, Y3
@@ -18869,9 +18869,9 @@ models83:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models83
+	JNZ          models84
 
-folded84:
+folded83:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided86
 	VCVTSD2SS    divisor+64(FP), X0, X3
@@ -18916,11 +18916,11 @@ small1:
 	VMOVAPS Y0, Y1
 	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded90
+	JZ      folded89
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models89:
+models90:
 	MOVQ         (CX), R8
 	VCVTSD2SS    (SI), X0, X2
 	VBROADCASTSS X2, Y2
@@ -18931,9 +18931,9 @@ models89:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models89
+	JNZ          models90
 
-folded90:
+folded89:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided92
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -18958,11 +18958,11 @@ smaller88:
 	VMOVAPS Y0, Y1
 	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded95
+	JZ      folded94
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models94:
+models95:
 	MOVQ         (CX), R8
 	VCVTSD2SS    (SI), X0, X2
 	VBROADCASTSS X2, Y2
@@ -18973,9 +18973,9 @@ models94:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models94
+	JNZ          models95
 
-folded95:
+folded94:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided97
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -18998,11 +18998,11 @@ smaller93:
 	VMOVAPS Y0, Y1
 	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded100
+	JZ      folded99
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models99:
+models100:
 	MOVQ         (CX), R8
 	VCVTSD2SS    (SI), X0, X2
 	VBROADCASTSS X2, Y2
@@ -19013,9 +19013,9 @@ models99:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models99
+	JNZ          models100
 
-folded100:
+folded99:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided102
 	VCVTSD2SS    divisor+64(FP), X0, X0
@@ -19057,11 +19057,11 @@ TEXT ·accumulateFloat32NativeAVX2(SB), NOSPLIT, $0-56
 	VMOVUPS (SI), Y1
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
-	JZ      folded106
+	JZ      folded105
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models105:
+models106:
 	MOVQ         (SI), R9
 	VCVTSD2SS    (DI), X0, X2
 	VBROADCASTSS X2, Y2
@@ -19069,9 +19069,9 @@ models105:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models105
+	JNZ          models106
 
-folded106:
+folded105:
 blocks103:
 	CMPQ CX, $+64
 	JLT  blocksDone108
@@ -19087,11 +19087,11 @@ block107:
 	VMOVUPS 224(AX), Y9
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded110
+	JZ      folded109
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models109:
+models110:
 	MOVQ         (BX), R8
 	VCVTSD2SS    (SI), X0, X10
 	VBROADCASTSS X10, Y10
@@ -19106,9 +19106,9 @@ models109:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models109
+	JNZ          models110
 
-folded110:
+folded109:
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
 	VMOVUPS Y4, 64(AX)
@@ -19132,11 +19132,11 @@ block111:
 	VMOVUPS 32(AX), Y3
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded114
+	JZ      folded113
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models113:
+models114:
 	MOVQ         (BX), R8
 	VCVTSD2SS    (SI), X0, X4
 	VBROADCASTSS X4, Y4
@@ -19145,9 +19145,9 @@ models113:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models113
+	JNZ          models114
 
-folded114:
+folded113:
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
 	ADDQ    $+64, AX
@@ -19164,11 +19164,11 @@ block115:
 	VMOVUPS (AX), Y2
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded118
+	JZ      folded117
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models117:
+models118:
 	MOVQ         (BX), R8
 	VCVTSD2SS    (SI), X0, X3
 	VBROADCASTSS X3, Y3
@@ -19176,9 +19176,9 @@ models117:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models117
+	JNZ          models118
 
-folded118:
+folded117:
 	VMOVUPS Y2, (AX)
 	ADDQ    $+32, AX
 	ADDQ    $+8, DX
@@ -19227,11 +19227,11 @@ TEXT ·weightedSumFloat64WiderAVX2(SB), NOSPLIT, $0-80
 	VXORPS       Y4, Y4, Y4
 	MOVQ         models+48(FP), R8
 	TESTQ        R8, R8
-	JZ           folded7
+	JZ           folded6
 	MOVQ         x+8(FP), SI
 	MOVQ         w+16(FP), DI
 
-models6:
+models7:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y5
 	VMOVUPD      (R9)(BX*8), Y6
@@ -19261,9 +19261,9 @@ models6:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models6
+	JNZ          models7
 
-folded7:
+folded6:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided9
 	VBROADCASTSD divisor+64(FP), Y1
@@ -19306,11 +19306,11 @@ few5:
 	VXORPS  Y8, Y8, Y8
 	MOVQ    models+48(FP), R8
 	TESTQ   R8, R8
-	JZ      folded12
+	JZ      folded11
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models11:
+models12:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y9
 	VMOVUPD      (R9)(BX*8), Y10
@@ -19364,9 +19364,9 @@ models11:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models11
+	JNZ          models12
 
-folded12:
+folded11:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided14
 	VBROADCASTSD divisor+64(FP), Y1
@@ -19439,11 +19439,11 @@ fresh15:
 started16:
 	MOVQ  models+48(FP), R9
 	TESTQ R9, R9
-	JZ    folded18
+	JZ    folded17
 	MOVQ  x+8(FP), DI
 	MOVQ  w+16(FP), R8
 
-models17:
+models18:
 	MOVQ         (DI), R10
 	VBROADCASTSD (R8), Y4
 	VMOVUPD      (R10)(SI*8), Y5
@@ -19461,9 +19461,9 @@ models17:
 	ADDQ         $0x18, DI
 	ADDQ         $0x08, R8
 	DECQ         R9
-	JNZ          models17
+	JNZ          models18
 
-folded18:
+folded17:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided20
 	VBROADCASTSD divisor+64(FP), Y4
@@ -20690,11 +20690,11 @@ fresh56:
 started57:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded59
+	JZ    folded58
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models58:
+models59:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y11
 	VMOVUPD      (R9)(BX*8), Y12
@@ -20748,9 +20748,9 @@ models58:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models58
+	JNZ          models59
 
-folded59:
+folded58:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided61
 	VBROADCASTSD divisor+64(FP), Y11
@@ -20836,11 +20836,11 @@ fresh66:
 started67:
 	MOVQ  models+48(FP), R8
 	TESTQ R8, R8
-	JZ    folded69
+	JZ    folded68
 	MOVQ  x+8(FP), SI
 	MOVQ  w+16(FP), DI
 
-models68:
+models69:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y5
 	VMOVUPD      (R9)(BX*8), Y6
@@ -20858,9 +20858,9 @@ models68:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models68
+	JNZ          models69
 
-folded69:
+folded68:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided71
 	VBROADCASTSD divisor+64(FP), Y5
@@ -20908,11 +20908,11 @@ small1:
 	VXORPS  Y3, Y3, Y3
 	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded75
+	JZ      folded74
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models74:
+models75:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y4
 	LEAQ         (R8)(BX*8), R8
@@ -20933,9 +20933,9 @@ models74:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models74
+	JNZ          models75
 
-folded75:
+folded74:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided77
 	VBROADCASTSD divisor+64(FP), Y1
@@ -20961,11 +20961,11 @@ smaller73:
 	VXORPS  Y3, Y3, Y3
 	MOVQ    models+48(FP), DI
 	TESTQ   DI, DI
-	JZ      folded80
+	JZ      folded79
 	MOVQ    x+8(FP), CX
 	MOVQ    w+16(FP), SI
 
-models79:
+models80:
 	MOVQ         (CX), R8
 	VBROADCASTSD (SI), Y4
 	LEAQ         (R8)(BX*8), R8
@@ -20986,9 +20986,9 @@ models79:
 	ADDQ         $0x18, CX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models79
+	JNZ          models80
 
-folded80:
+folded79:
 	TESTQ        $0x00000006, flags+72(FP)
 	JZ           divided82
 	VBROADCASTSD divisor+64(FP), Y1
@@ -21034,11 +21034,11 @@ TEXT ·accumulateFloat64WiderAVX2(SB), NOSPLIT, $0-56
 	VMOVUPD 262144(SI), Y2
 	MOVQ    models+40(FP), R8
 	TESTQ   R8, R8
-	JZ      folded86
+	JZ      folded85
 	MOVQ    x+8(FP), SI
 	MOVQ    w+16(FP), DI
 
-models85:
+models86:
 	MOVQ         (SI), R9
 	VBROADCASTSD (DI), Y3
 	VMOVUPD      (R9)(BX*8), Y4
@@ -21056,9 +21056,9 @@ models85:
 	ADDQ         $0x18, SI
 	ADDQ         $0x08, DI
 	DECQ         R8
-	JNZ          models85
+	JNZ          models86
 
-folded86:
+folded85:
 blocks83:
 	CMPQ CX, $+16
 	JLT  blocksDone88
@@ -21074,11 +21074,11 @@ block87:
 	VMOVUPD 262240(AX), Y10
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded90
+	JZ      folded89
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models89:
+models90:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y11
 	VMOVUPD      (R8)(DX*8), Y12
@@ -21132,9 +21132,9 @@ models89:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models89
+	JNZ          models90
 
-folded90:
+folded89:
 	VMOVUPD Y3, (AX)
 	VMOVUPD Y4, 262144(AX)
 	VMOVUPD Y5, 32(AX)
@@ -21158,11 +21158,11 @@ block91:
 	VMOVUPD 262144(AX), Y4
 	MOVQ    models+40(FP), DI
 	TESTQ   DI, DI
-	JZ      folded94
+	JZ      folded93
 	MOVQ    x+8(FP), BX
 	MOVQ    w+16(FP), SI
 
-models93:
+models94:
 	MOVQ         (BX), R8
 	VBROADCASTSD (SI), Y5
 	VMOVUPD      (R8)(DX*8), Y6
@@ -21180,9 +21180,9 @@ models93:
 	ADDQ         $0x18, BX
 	ADDQ         $0x08, SI
 	DECQ         DI
-	JNZ          models93
+	JNZ          models94
 
-folded94:
+folded93:
 	VMOVUPD Y3, (AX)
 	VMOVUPD Y4, 262144(AX)
 	ADDQ    $+32, AX

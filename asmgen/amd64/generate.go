@@ -263,44 +263,55 @@ func (g *generator) param(name string) Mem {
 //
 // where fold is given the data pointer of the k-th model and the broadcast weight.
 func (g *generator) foldModels(fold func(x reg.Register, weight reg.VecVirtual)) {
-	loop, done := g.label("models"), g.label("folded")
-	header, w, k, x := g.GP64(), g.GP64(), g.GP64(), g.GP64()
+	done := g.label("folded")
+	header, w, k := g.GP64(), g.GP64(), g.GP64()
 	g.MOVQ(g.param("models"), k)
 	g.TESTQ(k, k)
 	g.JZ(LabelRef(done))
 	g.MOVQ(g.param("x"), header)
-	size := 8
 	if g.narrowed {
 		g.MOVQ(g.param("narrow"), w)
-		size = 4
 	} else {
 		g.MOVQ(g.param("w"), w)
 	}
+	g.eachModel(header, w, k, fold)
+	g.Label(done)
+}
+
+// eachModel is the loop of foldModels over so many models, at least one, from a slice header and a weight on. All three
+// registers have moved on when it is over.
+func (g *generator) eachModel(header, w, models reg.Register, fold func(x reg.Register, weight reg.VecVirtual)) {
+	loop := g.label("models")
+	x, weight, size := g.GP64(), g.vec(), 8
 	g.Label(loop)
 	g.MOVQ(Mem{Base: header}, x)
-	weight := g.vec()
 	if g.narrowed {
 		g.VBROADCASTSS(Mem{Base: w}, weight)
+		size = 4
 	} else {
 		g.broadcast(Mem{Base: w}, weight)
 	}
 	fold(x, weight)
 	g.ADDQ(Imm(sliceHeader), header)
 	g.ADDQ(Imm(uint64(size)), w)
-	g.DECQ(k)
+	g.DECQ(models)
 	g.JNZ(LabelRef(loop))
-	g.Label(done)
 }
 
 // foldVectors folds consecutive vectors of every model, from index on, into accumulators.
 func (g *generator) foldVectors(as []accumulator, index reg.Register) {
-	g.foldModels(func(x reg.Register, weight reg.VecVirtual) {
+	g.foldModels(g.vectorsFrom(as, index))
+}
+
+// vectorsFrom returns what folds consecutive vectors of one model, from index on, into accumulators.
+func (g *generator) vectorsFrom(as []accumulator, index reg.Register) func(x reg.Register, weight reg.VecVirtual) {
+	return func(x reg.Register, weight reg.VecVirtual) {
 		for i, a := range as {
 			g.fold(g, a, weight, Mem{
 				Base: x, Index: index, Scale: uint8(g.elementSize()), Disp: i * g.lanes(g) * g.elementSize(),
 			})
 		}
-	})
+	}
 }
 
 // divideAll divides accumulators by the divisor, or multiplies them with it, if the call says so.

@@ -119,21 +119,8 @@ func (g *generator) weightedSumStaggered() {
 
 // foldGroup folds consecutive vectors, from index on, of so many models into accumulators. It leaves models at zero.
 func (g *generator) foldGroup(as []accumulator, header, weight, models, index reg.Register) {
-	next := g.label("models")
-	h, w, x := g.GP64(), g.GP64(), g.GP64()
+	h, w := g.GP64(), g.GP64()
 	g.MOVQ(header, h)
 	g.MOVQ(weight, w)
-	g.Label(next)
-	g.MOVQ(Mem{Base: h}, x)
-	v := g.vec()
-	g.broadcast(Mem{Base: w}, v)
-	for i, a := range as {
-		g.fold(g, a, v, Mem{
-			Base: x, Index: index, Scale: uint8(g.elementSize()), Disp: i * g.lanes(g) * g.elementSize(),
-		})
-	}
-	g.ADDQ(Imm(sliceHeader), h)
-	g.ADDQ(Imm(8), w)
-	g.DECQ(models)
-	g.JNZ(LabelRef(next))
+	g.eachModel(h, w, models, g.vectorsFrom(as, index))
 }

@@ -116,38 +116,59 @@ type Staggered struct {
 
 // StaggeredLoops returns the loops over models of the staggered functions in a file of package kernel, in their order.
 func StaggeredLoops(assembly string) ([]Staggered, error) {
+	found, err := simpleLoops(assembly, "weightedSumStaggered", "models")
+	if err != nil {
+		return nil, err
+	}
 	var loops []Staggered
+	for _, l := range found {
+		loop := Staggered{Function: l.function, Instructions: len(l.instructions)}
+		for _, text := range l.instructions {
+			if strings.HasPrefix(text, "VFMADD") {
+				loop.Vectors++
+			}
+		}
+		loops = append(loops, loop)
+	}
+	return loops, nil
+}
+
+// A simpleLoop is the instructions from a label to the branch back to it.
+type simpleLoop struct {
+	function     string
+	instructions []string
+}
+
+// simpleLoops returns the loops at a label, whatever its number, in the functions whose names begin with a prefix.
+func simpleLoops(assembly, prefix, label string) (loops []simpleLoop, err error) {
 	function, inLoop := "", false
 	for text := range strings.Lines(assembly) {
 		text, _, _ = strings.Cut(text, "//")
 		text = strings.TrimSpace(text)
 		if name, isFunction := strings.CutPrefix(text, "TEXT ·"); isFunction {
 			if inLoop {
-				return nil, fmt.Errorf("%s: the loop over models does not end", function)
+				break
 			}
 			function, _, _ = strings.Cut(name, "(SB)")
 		}
-		if !strings.HasPrefix(function, "weightedSumStaggered") {
+		if !strings.HasPrefix(function, prefix) || text == "" {
 			continue
 		}
-		if label := labelLine.FindStringSubmatch(text); label != nil && strings.HasPrefix(label[1], "models") {
-			loops, inLoop = append(loops, Staggered{Function: function}), true
+		if m := labelLine.FindStringSubmatch(text); m != nil && strings.HasPrefix(m[1], label) {
+			loops, inLoop = append(loops, simpleLoop{function: function}), true
 			continue
 		}
-		if !inLoop || text == "" {
+		if !inLoop {
 			continue
 		}
 		loop := &loops[len(loops)-1]
-		loop.Instructions++
-		if strings.HasPrefix(text, "VFMADD") {
-			loop.Vectors++
-		}
-		if _, target := branch(text); target == "models" {
+		loop.instructions = append(loop.instructions, text)
+		if _, target := branch(text); target == label {
 			inLoop = false
 		}
 	}
 	if inLoop {
-		return nil, fmt.Errorf("%s: the loop over models does not end", function)
+		return nil, fmt.Errorf("%s: the loop does not end", function)
 	}
 	return loops, nil
 }
@@ -214,41 +235,26 @@ type Magnitude struct {
 
 // Magnitudes returns those of a file of package kernel, in their order.
 func Magnitudes(assembly string) ([]Magnitude, error) {
-	var loops []Magnitude
-	function, inLoop := "", false
-	for text := range strings.Lines(assembly) {
-		text, _, _ = strings.Cut(text, "//")
-		text = strings.TrimSpace(text)
-		if name, isFunction := strings.CutPrefix(text, "TEXT ·"); isFunction {
-			if inLoop {
-				return nil, fmt.Errorf("%s: the loop does not end", function)
-			}
-			function, _, _ = strings.Cut(name, "(SB)")
-		}
-		if label := labelLine.FindStringSubmatch(text); label != nil && strings.HasPrefix(label[1], "magnitudes") {
-			loops, inLoop = append(loops, Magnitude{Function: function}), true
-			continue
-		}
-		if !inLoop || text == "" {
-			continue
-		}
-		loop := &loops[len(loops)-1]
-		loop.Instructions++
-		if m := subtracted.FindStringSubmatch(text); m != nil {
-			bytes, err := strconv.ParseInt(m[1], 0, 0)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", function, err)
-			}
-			loop.Bytes = int(bytes)
-		}
-		if _, target := branch(text); target == "magnitudes" {
-			if inLoop = false; loop.Bytes == 0 {
-				return nil, fmt.Errorf("%s: the loop has no number of bytes", function)
-			}
-		}
+	found, err := simpleLoops(assembly, "magnitude", "magnitudes")
+	if err != nil {
+		return nil, err
 	}
-	if inLoop {
-		return nil, fmt.Errorf("%s: the loop does not end", function)
+	var loops []Magnitude
+	for _, l := range found {
+		loop := Magnitude{Function: l.function, Instructions: len(l.instructions)}
+		for _, text := range l.instructions {
+			if m := subtracted.FindStringSubmatch(text); m != nil {
+				bytes, err := strconv.ParseInt(m[1], 0, 0)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", l.function, err)
+				}
+				loop.Bytes = int(bytes)
+			}
+		}
+		if loop.Bytes == 0 {
+			return nil, fmt.Errorf("%s: the loop has no number of bytes", l.function)
+		}
+		loops = append(loops, loop)
 	}
 	return loops, nil
 }

@@ -173,7 +173,7 @@ func staggeredTable(t *testing.T) string {
 func TestStaggeredLoops(t *testing.T) {
 	const begin = "TEXT ·weightedSumStaggeredA(SB), NOSPLIT, $0-8\n\tRET\nmodels1:\n\tVFMADD231PD Y3, Y2, Y1\n"
 	for _, end := range []string{"", "TEXT ·g(SB), NOSPLIT, $0-8\n"} {
-		const want = "weightedSumStaggeredA: the loop over models does not end"
+		const want = "weightedSumStaggeredA: the loop does not end"
 		if _, err := instructions.StaggeredLoops(begin + end); err == nil || err.Error() != want {
 			t.Errorf("%q: error %v, want %s", begin+end, err, want)
 		}
